@@ -1,0 +1,55 @@
+"""The frozen envelope around every event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = "3.0"
+
+
+class EventPayload(BaseModel):
+    """Base of all payloads: frozen, finite numbers only, unknown fields ignored on read and kept out on write."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    metadata: dict[str, Any] = Field(default_factory=dict, description="Free form.")
+
+
+P = TypeVar("P", bound=EventPayload, covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EventMetadata:
+    """Who said it, when, and because of what.
+
+    Attributes:
+        event_id: UUID; consumers use it to recognise a repeated delivery.
+        event_type: For example ``signal.generated``.
+        trace_id: One id from the candle to the PnL.
+        causation_id: ``event_id`` of the event that this one answers; None at the root of a trace.
+        timestamp: Wall time of the publish, aware UTC.
+        source: Name of the publishing service.
+        version: Schema version of the payload.
+        sequence: Gapless count per producer instance, from 1.
+    """
+
+    event_id: str
+    event_type: str
+    trace_id: str
+    causation_id: str | None
+    timestamp: datetime
+    source: str
+    sequence: int
+    version: str = SCHEMA_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Event(Generic[P]):
+    """One event as handlers get it."""
+
+    metadata: EventMetadata
+    payload: P
