@@ -63,7 +63,7 @@ class Service:
             component = self._started.pop()
             try:
                 await component.stop()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one stuck part must not keep the others up
                 log.error("component_stop_failed", component=component.name, error=str(error))
         log.info("service_stopped", service=self.name)
 

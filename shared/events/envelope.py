@@ -19,7 +19,7 @@ class EventPayload(BaseModel):
     metadata: dict[str, Any] = Field(default_factory=dict, description="Free form.")
 
 
-P = TypeVar("P", bound=EventPayload, covariant=True)
+P_co = TypeVar("P_co", bound=EventPayload, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class EventMetadata:
 
 
 @dataclass(frozen=True, slots=True)
-class Event(Generic[P]):
+class Event(Generic[P_co]):
     """One event as handlers get it."""
 
     metadata: EventMetadata
-    payload: P
+    payload: P_co
