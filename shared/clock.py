@@ -9,10 +9,16 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import json
+import math
+import os
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
+
+from shared.errors import ConfigurationError
 
 
 class Clock(Protocol):
@@ -57,6 +63,38 @@ class ClockOrigin:
     wall: datetime
     market: datetime
     rate: float
+
+    def save(self, path: Path) -> None:
+        """Write the origin as JSON; a reader sees the old file or the new one, never half of it."""
+        fields = {"wall": self.wall.isoformat(), "market": self.market.isoformat(), "rate": self.rate}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(fields), encoding="utf-8")
+        draft.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> ClockOrigin:
+        """Read what ``save`` wrote.
+
+        Raises:
+            ConfigurationError: The file is missing or is no clock origin.
+        """
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            origin = cls(
+                wall=datetime.fromisoformat(fields["wall"]),
+                market=datetime.fromisoformat(fields["market"]),
+                rate=float(fields["rate"]),
+            )
+        except OSError as error:
+            raise ConfigurationError(f"clock file {str(path)!r} cannot be read: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigurationError(f"clock file {str(path)!r} is no clock origin: {error!r}") from error
+        if origin.wall.tzinfo is None or origin.market.tzinfo is None:
+            raise ConfigurationError(f"clock file {str(path)!r}: times must carry their offset from UTC")
+        if not (origin.rate > 0 and math.isfinite(origin.rate)):
+            raise ConfigurationError(f"clock file {str(path)!r}: rate {origin.rate} must be above 0")
+        return origin
 
 
 class ScaledClock:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from shared.events.fields import FreeForm, Text, UtcTime
 
 SCHEMA_VERSION = "3.0"
 
@@ -16,7 +17,7 @@ class EventPayload(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
-    metadata: dict[str, Any] = Field(default_factory=dict, description="Free form.")
+    metadata: FreeForm = Field(default_factory=dict, description="Free form.")
 
 
 P_co = TypeVar("P_co", bound=EventPayload, covariant=True)
@@ -24,7 +25,7 @@ P_co = TypeVar("P_co", bound=EventPayload, covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class EventMetadata:
-    """Who said it, when, and because of what.
+    """Who said it, when, and because of what. The annotations bind what comes from the wire.
 
     Attributes:
         event_id: UUID; consumers use it to recognise a repeated delivery.
@@ -37,14 +38,14 @@ class EventMetadata:
         sequence: Gapless count per producer instance, from 1.
     """
 
-    event_id: str
-    event_type: str
-    trace_id: str
+    event_id: Text
+    event_type: Text
+    trace_id: Text
     causation_id: str | None
-    timestamp: datetime
-    source: str
-    sequence: int
-    version: str = SCHEMA_VERSION
+    timestamp: UtcTime
+    source: Text
+    sequence: Annotated[int, Field(ge=1)]
+    version: Text = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)

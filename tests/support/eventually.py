@@ -5,9 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
+
+
+@overload
+async def eventually(probe: Callable[[], Awaitable[T]], *, timeout: float = 20.0, what: str = "condition") -> T: ...
+
+
+@overload
+async def eventually(probe: Callable[[], T], *, timeout: float = 20.0, what: str = "condition") -> T: ...
 
 
 async def eventually(probe: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = "condition") -> T:

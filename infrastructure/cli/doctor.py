@@ -1,0 +1,40 @@
+"""``quantum-trader doctor``: look at everything that a run needs before it is started."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from infrastructure.cli import exit_codes
+from infrastructure.cli.options import JsonOption, StateDirOption, state_dir_from
+from infrastructure.cli.output import write_json
+
+if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
+    from infrastructure.cli.diagnosis import Finding
+
+
+def doctor(*, state_dir: StateDirOption = None, json: JsonOption = False) -> None:
+    """Check this machine and its settings; exit code 1 when something would fail."""
+    from infrastructure.cli.diagnosis import FAIL, diagnose
+
+    findings = diagnose(state_dir_from(state_dir))
+    failed = any(finding.verdict == FAIL for finding in findings)
+    if json:
+        write_json({"ok": not failed, "checks": [finding.as_dict() for finding in findings]})
+    else:
+        _show(findings)
+    raise typer.Exit(exit_codes.ERROR if failed else exit_codes.OK)
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("check", "", "found", "what to do")
+    colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+    for finding in findings:
+        verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
+        table.add_row(finding.check, verdict, finding.detail, finding.advice)
+    Console(file=sys.stdout, highlight=False).print(table)

@@ -1,0 +1,163 @@
+"""The admin port: look into the books, and break things on purpose. Loopback only, for tests and demos."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from infrastructure.paper_exchange.faults import FAULTS, Fault
+from infrastructure.paper_exchange.live_exchange import LiveExchange
+from shared.errors import InvalidInputError, QuantumTraderError
+from shared.trading.instruments import venue_symbol
+
+_FAULT_FIELDS = frozenset(field.name for field in dataclasses.fields(Fault))
+
+
+def admin_app(exchange: LiveExchange) -> Starlette:
+    """Return the admin application."""
+    api = _AdminApi(exchange)
+    table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
+        ("GET", "/admin/books", api.books),
+        ("DELETE", "/admin/fills/{symbol}/{trade_id:int}", api.delete_fill),
+        ("GET", "/admin/faults", api.list_faults),
+        ("POST", "/admin/faults", api.arm_fault),
+        ("DELETE", "/admin/faults", api.clear_faults),
+        ("POST", "/admin/market/freeze", api.freeze),
+        ("POST", "/admin/market/resume", api.resume),
+        ("POST", "/admin/market/candle", api.inject_candle),
+        ("POST", "/admin/streams/close", api.close_streams),
+        ("POST", "/admin/listen_key/expire", api.expire_listen_key),
+    ]
+    return Starlette(
+        routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
+        exception_handlers={QuantumTraderError: _refuse},
+    )
+
+
+class _AdminApi:
+    """One method per route of the table above."""
+
+    def __init__(self, exchange: LiveExchange) -> None:
+        self._exchange = exchange
+
+    async def books(self, _request: Request) -> Response:
+        self._exchange.sync()
+        return _json(_books(self._exchange))
+
+    async def delete_fill(self, request: Request) -> Response:
+        symbol, trade_id = venue_symbol(request.path_params["symbol"]), request.path_params["trade_id"]
+        if not self._exchange.engine.remove_fill(symbol, trade_id):
+            raise InvalidInputError(f"there is no fill {trade_id} of {symbol}")
+        return _json({"deleted": trade_id, "symbol": symbol})
+
+    async def list_faults(self, _request: Request) -> Response:
+        return _json({"kinds": dict(FAULTS), **self._armed()})
+
+    async def arm_fault(self, request: Request) -> Response:
+        self._exchange.faults.arm(_fault_from(await _body(request)))
+        return _json(self._armed())
+
+    async def clear_faults(self, _request: Request) -> Response:
+        self._exchange.faults.clear()
+        return _json(self._armed())
+
+    def _armed(self) -> dict[str, Any]:
+        return {"armed": [dataclasses.asdict(each) for each in self._exchange.faults.armed()]}
+
+    async def freeze(self, _request: Request) -> Response:
+        self._exchange.freeze(frozen=True)
+        return _json({"frozen": True, "market_time": self._exchange.engine.now.isoformat()})
+
+    async def resume(self, _request: Request) -> Response:
+        self._exchange.freeze(frozen=False)
+        self._exchange.tick()
+        return _json({"frozen": False, "market_time": self._exchange.engine.now.isoformat()})
+
+    async def inject_candle(self, request: Request) -> Response:
+        asked = await _body(request)
+        symbol = venue_symbol(str(asked.get("symbol", "")))
+        self._exchange.engine.contract(symbol)
+        timeframe = str(asked.get("timeframe", self._exchange.engine.timeframe))
+        changes = asked.get("fields", {"c": "NaN"})
+        if not isinstance(changes, dict):
+            raise InvalidInputError(f"fields must be an object such as {{'c': 'NaN'}}, was {changes!r}")
+        return _json(self._exchange.streams.publish_raw_candle(symbol, timeframe, changes))
+
+    async def close_streams(self, request: Request) -> Response:
+        which = str((await _body(request)).get("which", "all"))
+        if which not in ("user", "market", "all"):
+            raise InvalidInputError(f"which must be user, market or all, was {which!r}")
+        closed = self._exchange.hub.close(user=which != "market", market=which != "user")
+        return _json({"closed": closed})
+
+    async def expire_listen_key(self, _request: Request) -> Response:
+        return _json({"expired": self._exchange.expire_listen_key()})
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    return _json({"error": str(error)}, status=400)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    raw = await request.body()
+    try:
+        parsed = orjson.loads(raw) if raw else {}
+    except orjson.JSONDecodeError:
+        raise InvalidInputError("the body is no JSON") from None
+    if not isinstance(parsed, dict):
+        raise InvalidInputError("the body must be a JSON object")
+    return parsed
+
+
+def _fault_from(asked: dict[str, Any]) -> Fault:
+    unknown = sorted(set(asked) - _FAULT_FIELDS)
+    if unknown or "kind" not in asked:
+        raise InvalidInputError(f"a fault has {', '.join(sorted(_FAULT_FIELDS))}; unknown: {', '.join(unknown) or '-'}")
+    try:
+        return Fault(
+            kind=str(asked["kind"]),
+            count=int(asked.get("count", 1)),
+            seconds=float(asked.get("seconds", 0)),
+            hold_events=bool(asked.get("hold_events", False)),
+            event=str(asked.get("event", "")),
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"fault {asked['kind']} has a field of the wrong type: {error}") from None
+
+
+def _books(exchange: LiveExchange) -> dict[str, Any]:
+    """Return the books as JSON: numbers as text, times as ISO 8601, fills flat."""
+    books = exchange.engine.books()
+    plain: dict[str, Any] = dataclasses.asdict(books)
+    plain["fills"] = [
+        {**row["fill"], "order_id": row["order_id"], "is_maker": row["is_maker"]} for row in plain["fills"]
+    ]
+    return plain
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(
+        orjson.dumps(value, default=_plain, option=orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME),
+        status_code=status,
+        media_type="application/json",
+    )
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return str(value.value)
+    raise TypeError(f"no JSON for {type(value).__name__}")

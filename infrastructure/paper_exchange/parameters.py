@@ -1,0 +1,96 @@
+"""Request parameters, read with Binance's refusals for what is missing or malformed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import TypeVar
+from urllib.parse import parse_qsl
+
+from infrastructure.paper_exchange.refusals import refusal
+from shared.errors import InvalidInputError
+from shared.trading.money import to_decimal
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Parameters:
+    """Typed access to one request's parameters; where query and body name the same one, the query wins."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+
+    @classmethod
+    def parse(cls, query: bytes, body: bytes) -> Parameters:
+        """Read URL-encoded parameters; empty ones count as not sent."""
+        pairs = parse_qsl(body.decode("utf-8", "replace")) + parse_qsl(query.decode("utf-8", "replace"))
+        return cls(dict(pairs))
+
+    def optional(self, name: str) -> str | None:
+        return self._values.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a mandatory parameter (-1102 without it)."""
+        value = self._values.get(name)
+        if value is None:
+            raise refusal(-1102, name)
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """Return a whole number; mandatory when there is no ``default``."""
+        text = self._values.get(name)
+        if text is None and default is not None:
+            return default
+        try:
+            return int(self.text(name))
+        except ValueError:
+            raise refusal(-1102, name) from None
+
+    def optional_integer(self, name: str) -> int | None:
+        return self.integer(name) if name in self._values else None
+
+    def limit(self, default: int, most: int) -> int:
+        """Return ``limit``, between 1 and ``most``."""
+        value = self.integer("limit", default)
+        if value < 1:
+            raise refusal(-1130, "limit")
+        return min(value, most)
+
+    def decimal(self, name: str) -> Decimal:
+        """Return a mandatory finite number."""
+        try:
+            return to_decimal(self.text(name), name=name)
+        except InvalidInputError:
+            raise refusal(-1102, name) from None
+
+    def optional_decimal(self, name: str) -> Decimal | None:
+        return self.decimal(name) if name in self._values else None
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean, false when it was not sent."""
+        value = self._values.get(name, "false").lower()
+        if value not in ("true", "false"):
+            raise refusal(-1130, name)
+        return value == "true"
+
+    def choice(self, name: str, kind: type[E], code: int, default: E | None = None) -> E:
+        """Return one of an enumeration's values; anything else is refused with ``code``."""
+        text = self._values.get(name)
+        if text is None and default is not None:
+            return default
+        try:
+            return kind(self.text(name))
+        except ValueError:
+            raise refusal(code) from None
+
+    def moment(self, name: str) -> datetime | None:
+        """Return an optional time that was sent as epoch milliseconds."""
+        stamp = self.optional_integer(name)
+        if stamp is None:
+            return None
+        try:
+            return datetime.fromtimestamp(stamp / 1000, UTC)
+        except (ValueError, OverflowError):
+            raise refusal(-1130, name) from None

@@ -1,0 +1,364 @@
+"""JSON of the REST answers, in Binance's shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from infrastructure.paper_exchange.contracts import Contract
+from infrastructure.paper_exchange.records import (
+    AccountRecord,
+    AlgoRecord,
+    FillRecord,
+    IncomeRecord,
+    Level,
+    OrderRecord,
+    PositionRecord,
+    Quote,
+)
+from infrastructure.paper_exchange.user_events import milliseconds, plain, short
+from shared.trading.candles import Candle
+
+Json = dict[str, Any]
+
+
+def order_json(order: OrderRecord) -> Json:
+    """Answer of POST, GET and DELETE /fapi/v1/order."""
+    return {
+        "orderId": order.order_id,
+        "symbol": order.symbol,
+        "status": order.status.value,
+        "clientOrderId": order.client_order_id,
+        "price": plain(order.price),
+        "avgPrice": short(order.average_price),
+        "origQty": plain(order.quantity),
+        "executedQty": plain(order.executed),
+        "cumQty": plain(order.executed),
+        "cumQuote": plain(order.quote),
+        "timeInForce": order.time_in_force.value,
+        "type": order.type.value,
+        "reduceOnly": order.reduce_only,
+        "closePosition": order.close_position,
+        "side": order.side.value,
+        "positionSide": "BOTH",
+        "stopPrice": plain(order.stop_price),
+        "workingType": order.working_type.value,
+        "priceProtect": False,
+        "origType": order.origin_type.value,
+        "priceMatch": "NONE",
+        "selfTradePreventionMode": "EXPIRE_MAKER",
+        "goodTillDate": 0,
+        "time": milliseconds(order.created_at),
+        "updateTime": milliseconds(order.updated_at),
+    }
+
+
+def algo_json(algo: AlgoRecord) -> Json:
+    """Answer of POST and GET /fapi/v1/algoOrder."""
+    return {
+        "algoId": algo.algo_id,
+        "clientAlgoId": algo.client_algo_id,
+        "algoType": "CONDITIONAL",
+        "orderType": algo.type.value,
+        "symbol": algo.symbol,
+        "side": algo.side.value,
+        "positionSide": "BOTH",
+        "timeInForce": "GTC",
+        "quantity": plain(algo.quantity),
+        "algoStatus": algo.status.value,
+        "actualOrderId": str(algo.actual_order_id or ""),
+        "actualPrice": short(algo.actual_price),
+        "actualQty": plain(algo.actual_quantity),
+        "triggerPrice": plain(algo.trigger_price),
+        "price": "0",
+        "icebergQuantity": None,
+        "selfTradePreventionMode": "EXPIRE_MAKER",
+        "workingType": algo.working_type.value,
+        "priceMatch": "NONE",
+        "closePosition": algo.close_position,
+        "priceProtect": False,
+        "reduceOnly": algo.reduce_only,
+        "activatePrice": "",
+        "callbackRate": "",
+        "createTime": milliseconds(algo.created_at),
+        "updateTime": milliseconds(algo.updated_at),
+        "triggerTime": milliseconds(algo.triggered_at) if algo.triggered_at else 0,
+        "goodTillDate": 0,
+        "rejectReason": algo.reject_reason,
+    }
+
+
+def algo_cancel_json(algo: AlgoRecord) -> Json:
+    """Answer of DELETE /fapi/v1/algoOrder."""
+    return {"algoId": algo.algo_id, "clientAlgoId": algo.client_algo_id, "code": "200", "msg": "success"}
+
+
+def trade_json(record: FillRecord) -> Json:
+    """One row of /fapi/v1/userTrades."""
+    fill = record.fill
+    return {
+        "symbol": fill.symbol,
+        "id": fill.trade_id,
+        "orderId": record.order_id,
+        "side": fill.side.value,
+        "price": plain(fill.price),
+        "qty": plain(fill.quantity),
+        "quoteQty": plain(fill.price * fill.quantity),
+        "realizedPnl": plain(fill.realized_pnl),
+        "commission": plain(fill.commission),
+        "commissionAsset": "USDT",
+        "time": milliseconds(fill.time),
+        "positionSide": "BOTH",
+        "buyer": fill.side.value == "BUY",
+        "maker": record.is_maker,
+    }
+
+
+def income_json(record: IncomeRecord) -> Json:
+    """One row of /fapi/v1/income."""
+    return {
+        "symbol": record.symbol,
+        "incomeType": record.type.value,
+        "income": plain(record.amount),
+        "asset": "USDT",
+        "info": record.type.value,
+        "time": milliseconds(record.time),
+        "tranId": record.transaction_id,
+        "tradeId": str(record.trade_id or ""),
+    }
+
+
+def position_json(position: PositionRecord) -> Json:
+    """One row of /fapi/v3/positionRisk."""
+    return {
+        "symbol": position.symbol,
+        "positionSide": "BOTH",
+        "positionAmt": plain(position.quantity),
+        "entryPrice": short(position.entry_price),
+        "breakEvenPrice": short(position.entry_price),
+        "markPrice": plain(position.mark_price),
+        "unRealizedProfit": plain(position.unrealized_pnl),
+        "liquidationPrice": "0",
+        "isolatedMargin": "0",
+        "notional": plain(round(position.notional, 8)),
+        "marginAsset": "USDT",
+        "isolatedWallet": "0",
+        "initialMargin": plain(position.initial_margin + position.order_margin),
+        "maintMargin": plain(position.maintenance_margin),
+        "positionInitialMargin": plain(position.initial_margin),
+        "openOrderInitialMargin": plain(position.order_margin),
+        "adl": 0,
+        "bidNotional": "0",
+        "askNotional": "0",
+        "updateTime": milliseconds(position.updated_at),
+    }
+
+
+def position_v2_json(position: PositionRecord, contract: Contract) -> Json:
+    """One row of /fapi/v2/positionRisk, which still tells leverage and margin type."""
+    return {
+        **position_json(position),
+        "leverage": str(position.leverage),
+        "marginType": "cross",
+        "isAutoAddMargin": "false",
+        "isolated": False,
+        "maxNotionalValue": plain(contract.max_notional(position.leverage)),
+        "adlQuantile": 0,
+    }
+
+
+def account_json(account: AccountRecord) -> Json:
+    """Answer of /fapi/v2/account and /fapi/v3/account."""
+    totals = {
+        "initialMargin": plain(account.initial_margin + account.order_margin),
+        "maintMargin": plain(account.maintenance_margin),
+        "walletBalance": plain(account.wallet),
+        "unrealizedProfit": plain(account.unrealized_pnl),
+        "marginBalance": plain(account.margin_balance),
+        "positionInitialMargin": plain(account.initial_margin),
+        "openOrderInitialMargin": plain(account.order_margin),
+        "crossWalletBalance": plain(account.wallet),
+        "crossUnPnl": plain(account.unrealized_pnl),
+    }
+    return {
+        "feeTier": 0,
+        "canTrade": True,
+        "canDeposit": False,
+        "canWithdraw": False,
+        "multiAssetsMargin": False,
+        "tradeGroupId": -1,
+        "updateTime": 0,
+        **{f"total{name[0].upper()}{name[1:]}": value for name, value in totals.items()},
+        "availableBalance": plain(account.available),
+        "maxWithdrawAmount": plain(account.available),
+        "assets": [
+            {
+                "asset": "USDT",
+                **totals,
+                "availableBalance": plain(account.available),
+                "maxWithdrawAmount": plain(account.available),
+                "marginAvailable": True,
+                "updateTime": milliseconds(account.updated_at),
+            }
+        ],
+        "positions": [_account_position_json(position) for position in account.positions],
+    }
+
+
+def _account_position_json(position: PositionRecord) -> Json:
+    return {
+        "symbol": position.symbol,
+        "positionSide": "BOTH",
+        "positionAmt": plain(position.quantity),
+        "entryPrice": short(position.entry_price),
+        "breakEvenPrice": short(position.entry_price),
+        "unrealizedProfit": plain(position.unrealized_pnl),
+        "isolatedMargin": "0",
+        "isolatedWallet": "0",
+        "isolated": False,
+        "leverage": str(position.leverage),
+        "notional": plain(round(position.notional, 8)),
+        "initialMargin": plain(position.initial_margin + position.order_margin),
+        "positionInitialMargin": plain(position.initial_margin),
+        "openOrderInitialMargin": plain(position.order_margin),
+        "maintMargin": plain(position.maintenance_margin),
+        "updateTime": milliseconds(position.updated_at),
+    }
+
+
+def balance_json(account: AccountRecord) -> Json:
+    """One row of /fapi/v2/balance and /fapi/v3/balance."""
+    return {
+        "accountAlias": "paper",
+        "asset": "USDT",
+        "balance": plain(account.wallet),
+        "crossWalletBalance": plain(account.wallet),
+        "crossUnPnl": plain(account.unrealized_pnl),
+        "availableBalance": plain(account.available),
+        "maxWithdrawAmount": plain(account.available),
+        "marginAvailable": True,
+        "updateTime": milliseconds(account.updated_at),
+    }
+
+
+def contract_json(contract: Contract) -> Json:
+    """One symbol of /fapi/v1/exchangeInfo."""
+    instrument = contract.instrument
+    lot = {"minQty": plain(instrument.min_quantity), "stepSize": plain(instrument.lot_step)}
+    return {
+        "symbol": contract.symbol,
+        "pair": contract.symbol,
+        "contractType": "PERPETUAL",
+        "deliveryDate": 4133404800000,
+        "onboardDate": 1569398400000,
+        "status": "TRADING",
+        "maintMarginPercent": "2.5000",
+        "requiredMarginPercent": "5.0000",
+        "baseAsset": contract.base_asset,
+        "quoteAsset": contract.quote_asset,
+        "marginAsset": contract.quote_asset,
+        "pricePrecision": contract.price_precision,
+        "quantityPrecision": contract.quantity_precision,
+        "baseAssetPrecision": 8,
+        "quotePrecision": 8,
+        "underlyingType": "COIN",
+        "underlyingSubType": [],
+        "triggerProtect": "0.0500",
+        "liquidationFee": "0.012500",
+        "marketTakeBound": "0.05",
+        "maxMoveOrderLimit": 10000,
+        "filters": [
+            {
+                "filterType": "PRICE_FILTER",
+                "minPrice": plain(contract.min_price),
+                "maxPrice": plain(contract.max_price),
+                "tickSize": plain(instrument.tick_size),
+            },
+            {"filterType": "LOT_SIZE", "maxQty": plain(instrument.max_quantity), **lot},
+            {"filterType": "MARKET_LOT_SIZE", "maxQty": plain(instrument.max_market_quantity), **lot},
+            {"filterType": "MAX_NUM_ORDERS", "limit": contract.max_open_orders},
+            {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": contract.max_algo_orders},
+            {"filterType": "MIN_NOTIONAL", "notional": plain(instrument.min_notional)},
+            {
+                "filterType": "PERCENT_PRICE",
+                "multiplierUp": plain(contract.multiplier_up),
+                "multiplierDown": plain(contract.multiplier_down),
+                "multiplierDecimal": "4",
+            },
+        ],
+        "orderTypes": ["LIMIT", "MARKET", "STOP_MARKET", "TAKE_PROFIT_MARKET"],
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+    }
+
+
+def brackets_json(contract: Contract) -> Json:
+    """One symbol of /fapi/v1/leverageBracket."""
+    return {
+        "symbol": contract.symbol,
+        "notionalCoef": 1,
+        "brackets": [
+            {
+                "bracket": bracket.number,
+                "initialLeverage": bracket.leverage,
+                "notionalCap": int(bracket.cap),
+                "notionalFloor": int(bracket.floor),
+                "maintMarginRatio": float(bracket.maintenance_rate),
+                "cum": float(bracket.cum),
+            }
+            for bracket in contract.brackets
+        ],
+    }
+
+
+def kline_row(candle: Candle) -> list[Any]:
+    """One row of /fapi/v1/klines."""
+    return [
+        milliseconds(candle.open_time),
+        number(candle.open),
+        number(candle.high),
+        number(candle.low),
+        number(candle.close),
+        number(candle.volume),
+        milliseconds(candle.close_time) - 1,
+        number(round(candle.volume * candle.close, 4)),
+        0,
+        number(round(candle.volume / 2, 8)),
+        number(round(candle.volume * candle.close / 2, 4)),
+        "0",
+    ]
+
+
+def number(value: float) -> str:
+    """Return the shortest text of a float without exponent."""
+    text = repr(value)
+    return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text else text
+
+
+def levels_json(levels: list[Level]) -> list[list[str]]:
+    """One side of /fapi/v1/depth."""
+    return [[plain(level.price), plain(level.quantity)] for level in levels]
+
+
+def book_ticker_json(quote: Quote) -> Json:
+    """Answer of /fapi/v1/ticker/bookTicker."""
+    return {
+        "symbol": quote.symbol,
+        "bidPrice": plain(quote.bid.price),
+        "bidQty": plain(quote.bid.quantity),
+        "askPrice": plain(quote.ask.price),
+        "askQty": plain(quote.ask.quantity),
+        "time": milliseconds(quote.time),
+    }
+
+
+def premium_json(quote: Quote) -> Json:
+    """Answer of /fapi/v1/premiumIndex."""
+    return {
+        "symbol": quote.symbol,
+        "markPrice": plain(quote.mark),
+        "indexPrice": plain(quote.mark),
+        "estimatedSettlePrice": plain(quote.mark),
+        "lastFundingRate": plain(quote.funding_rate),
+        "interestRate": "0.00010000",
+        "nextFundingTime": milliseconds(quote.next_funding),
+        "time": milliseconds(quote.time),
+    }

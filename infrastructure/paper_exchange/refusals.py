@@ -1,0 +1,81 @@
+"""The refusals of Binance USD-M futures that this exchange can answer: numeric code, text and HTTP status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from shared.errors import OrderRejectedError
+
+#: Texts as Binance sends them; ``%s`` is filled with the offending name or value.
+REFUSALS: Mapping[int, str] = MappingProxyType(
+    {
+        -1000: "An unknown error occured while processing the request.",
+        -1003: "Too many requests; current limit is %s requests per minute. "
+        "Please use the websocket for live updates to avoid polling the API.",
+        -1021: "Timestamp for this request is outside of the recvWindow.",
+        -1022: "Signature for this request is not valid.",
+        -1102: "Mandatory parameter '%s' was not sent, was empty/null, or malformed.",
+        -1106: "Parameter '%s' sent when not required.",
+        -1111: "Precision is over the maximum defined for this asset.",
+        -1115: "Invalid timeInForce.",
+        -1116: "Invalid orderType.",
+        -1117: "Invalid side.",
+        -1120: "Invalid interval.",
+        -1121: "Invalid symbol.",
+        -1125: "This listenKey does not exist. Please use `POST /fapi/v1/listenKey` to recreate `listenKey`",
+        -1130: "Data sent for parameter '%s' is not valid.",
+        -2011: "Unknown order sent.",
+        -2013: "Order does not exist.",
+        -2014: "API-key format invalid.",
+        -2015: "Invalid API-key, IP, or permissions for action.",
+        -2019: "Margin is insufficient.",
+        -2021: "Order would immediately trigger.",
+        -2022: "ReduceOnly Order is rejected.",
+        -2025: "Reach max open order limit.",
+        -2027: "Exceeded the maximum allowable position at current leverage.",
+        -4001: "Price less than 0.",
+        -4002: "Price greater than max price.",
+        -4003: "Quantity less than zero.",
+        -4004: "Quantity less than min quantity.",
+        -4005: "Quantity greater than max quantity.",
+        -4006: "Stop price less than zero.",
+        -4007: "Stop price greater than max price.",
+        -4013: "Price less than min price.",
+        -4014: "Price not increased by tick size.",
+        -4015: "Client order id is not valid.",
+        -4016: "Price is higher than mark price multiplier cap.",
+        -4021: "'%s' is not valid depth limit.",
+        -4023: "Qty not increased by step size.",
+        -4024: "Price is lower than mark price multiplier floor.",
+        -4028: "Leverage `%s` is not valid",
+        -4045: "Reach max stop order limit.",
+        -4046: "No need to change margin type.",
+        -4059: "No need to change position side.",
+        -4061: "Order's position side does not match user's setting.",
+        -4116: "clientOrderId is duplicated",
+        -4120: "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
+        -4131: "The counterparty's best price does not meet the PERCENT_PRICE filter limit",
+        -4137: "Quantity must be zero with closePosition equals true",
+        -4138: "Reduce only must be true with closePosition equals true",
+        -4164: "Order's notional must be no smaller than %s (unless you choose reduce only)",
+        -4084: "Method is not allowed currently. Upcoming soon.",
+        -5021: "Due to the order could not be filled immediately, the FOK order has been rejected.",
+        -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected.",
+    }
+)
+
+_UNAUTHORIZED = frozenset({-2014, -2015})
+
+
+def refusal(code: int, *values: object, text: str | None = None) -> OrderRejectedError:
+    """Return the error to raise for ``code``; ``values`` fill the text's placeholders.
+
+    Args:
+        code: One of ``REFUSALS``.
+        values: What the ``%s`` of the text stand for.
+        text: Replaces the text of the table where Binance has two for one code.
+    """
+    message = REFUSALS[code] if text is None else text
+    status = 401 if code in _UNAUTHORIZED else 429 if code == -1003 else 400
+    return OrderRejectedError(message % values if values else message, code=code, http_status=status)

@@ -1,0 +1,159 @@
+"""REST handlers that anyone may call: exchange information and market data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from infrastructure.paper_exchange.funding import FUNDING_INTERVAL, next_funding_time
+from infrastructure.paper_exchange.live_exchange import LiveExchange
+from infrastructure.paper_exchange.market import LEVELS
+from infrastructure.paper_exchange.parameters import Parameters
+from infrastructure.paper_exchange.payloads import (
+    Json,
+    book_ticker_json,
+    contract_json,
+    kline_row,
+    levels_json,
+    number,
+    premium_json,
+)
+from infrastructure.paper_exchange.refusals import refusal
+from infrastructure.paper_exchange.user_events import milliseconds, plain
+from shared.trading.candles import Candle
+from shared.trading.instruments import timeframe_duration
+
+_INTERVALS = frozenset({"1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"})
+_DEPTH_LIMITS = frozenset({5, 10, 20, 50, 100, 500, 1000})
+
+
+def ping(_exchange: LiveExchange, _parameters: Parameters) -> Json:
+    return {}
+
+
+def server_time(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    """Wall time: clients use it to sign requests."""
+    return {"serverTime": milliseconds(exchange.clock.now())}
+
+
+def exchange_info(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    engine = exchange.engine
+    limits = [("REQUEST_WEIGHT", "MINUTE", 1, 2400), ("ORDERS", "MINUTE", 1, 1200), ("ORDERS", "SECOND", 10, 300)]
+    return {
+        "timezone": "UTC",
+        "serverTime": milliseconds(exchange.clock.now()),
+        "futuresType": "U_MARGINED",
+        "rateLimits": [
+            {"rateLimitType": kind, "interval": interval, "intervalNum": length, "limit": limit}
+            for kind, interval, length, limit in limits
+        ],
+        "exchangeFilters": [],
+        "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "0"}],
+        "symbols": [contract_json(engine.contract(symbol)) for symbol in engine.symbols],
+    }
+
+
+def klines(exchange: LiveExchange, parameters: Parameters) -> list[list[Any]]:
+    """Candles up to now, the last one still forming; from ``startTime`` on, or the newest."""
+    symbol = parameters.text("symbol")
+    interval = parameters.text("interval")
+    if interval not in _INTERVALS:
+        raise refusal(-1120)
+    exchange.engine.contract(symbol)
+    limit = parameters.limit(500, 1500)
+    length = timeframe_duration(interval)
+    start, end = parameters.moment("startTime"), parameters.moment("endTime")
+    # endTime is inclusive and now is never later than the forming candle.
+    present = exchange.engine.now + length
+    after_end = min(end + timedelta(milliseconds=1), present) if end else present
+    if start is not None:
+        candles = exchange.engine.candles(symbol, interval, start, min(after_end, start + length * (limit + 1)))[:limit]
+    else:
+        candles = exchange.engine.candles(symbol, interval, after_end - length * (limit + 1), after_end)[-limit:]
+    return [kline_row(candle) for candle in candles]
+
+
+def depth(exchange: LiveExchange, parameters: Parameters) -> Json:
+    limit = parameters.integer("limit", 500)
+    if limit not in _DEPTH_LIMITS:
+        raise refusal(-4021, limit)
+    bids, asks = exchange.engine.depth(parameters.text("symbol"), min(limit, LEVELS))
+    now = milliseconds(exchange.engine.now)
+    return {"lastUpdateId": now, "E": now, "T": now, "bids": levels_json(bids), "asks": levels_json(asks)}
+
+
+def book_ticker(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
+    return _one_or_all(exchange, parameters, lambda symbol: book_ticker_json(exchange.engine.quote(symbol)))
+
+
+def premium_index(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
+    return _one_or_all(exchange, parameters, lambda symbol: premium_json(exchange.engine.quote(symbol)))
+
+
+def price_ticker(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
+    def row(symbol: str) -> Json:
+        quote = exchange.engine.quote(symbol)
+        return {"symbol": symbol, "price": plain(quote.last), "time": milliseconds(quote.time)}
+
+    return _one_or_all(exchange, parameters, row)
+
+
+def day_ticker(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
+    return _one_or_all(exchange, parameters, lambda symbol: _day_ticker(exchange, symbol))
+
+
+def _day_ticker(exchange: LiveExchange, symbol: str) -> Json:
+    engine = exchange.engine
+    candles = engine.candles(symbol, engine.timeframe, engine.now - timedelta(days=1), engine.now + timedelta(days=1))
+    first, last = candles[0], candles[-1]
+    volume = sum(candle.volume for candle in candles)
+    value = sum(candle.volume * candle.close for candle in candles)
+    change = last.close - first.open
+    return {
+        "symbol": symbol,
+        "priceChange": number(round(change, 8)),
+        "priceChangePercent": f"{change / first.open * 100:.3f}",
+        "weightedAvgPrice": number(round(value / volume if volume else last.close, 8)),
+        "lastPrice": number(last.close),
+        "lastQty": "0",
+        "openPrice": number(first.open),
+        "highPrice": number(max(candle.high for candle in candles)),
+        "lowPrice": number(min(candle.low for candle in candles)),
+        "volume": number(round(volume, 8)),
+        "quoteVolume": number(round(value, 4)),
+        "openTime": milliseconds(_day_start(candles, engine.now)),
+        "closeTime": milliseconds(engine.now),
+        "firstId": 0,
+        "lastId": 0,
+        "count": 0,
+    }
+
+
+def _day_start(candles: list[Candle], now: datetime) -> datetime:
+    return max(candles[0].open_time, now - timedelta(days=1))
+
+
+def funding_rates(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    """Settled rates, oldest first."""
+    engine = exchange.engine
+    limit = parameters.limit(100, 1000)
+    symbol = parameters.optional("symbol")
+    newest = next_funding_time(engine.now) - FUNDING_INTERVAL
+    start = parameters.moment("startTime") or newest - FUNDING_INTERVAL * (limit - 1)
+    end = min(parameters.moment("endTime") or newest, newest)
+    rows: list[Json] = []
+    moment = next_funding_time(start - timedelta(milliseconds=1))
+    while moment <= end and len(rows) < limit:
+        for each in (symbol,) if symbol else engine.symbols:
+            rate = engine.funding_rate(each, moment)
+            rows.append(
+                {"symbol": each, "fundingRate": plain(rate), "fundingTime": milliseconds(moment), "markPrice": ""}
+            )
+        moment += FUNDING_INTERVAL
+    return rows[:limit]
+
+
+def _one_or_all(exchange: LiveExchange, parameters: Parameters, row: Callable[[str], Json]) -> Json | list[Json]:
+    symbol = parameters.optional("symbol")
+    return row(symbol) if symbol else [row(each) for each in exchange.engine.symbols]

@@ -1,0 +1,82 @@
+"""Recorded events of a live run through exec-risk again: same inputs, same order, so the same intents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.decide import decide
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.recorded import RecordedInput, recorded_inputs
+from services.exec_risk_service.domain.rules import Context, Rules
+from shared.errors import InvalidInputError
+from shared.events.envelope import Event
+from shared.trading.instruments import Instrument
+from shared.trading.orders import OrderStatus
+from shared.trading.policy import DEFAULT_POLICIES, PolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """What replaying a recording gave.
+
+    Attributes:
+        inputs: Inputs that were applied.
+        intents: Every order that exec-risk decided to send, in order, as it was at its first commit.
+        book: The account after the last input.
+    """
+
+    inputs: int
+    intents: tuple[Order, ...]
+    book: Book
+
+
+def replay_recording(
+    events: Iterable[Event[Any]], *, account: str, instruments: Mapping[str, Instrument], rules: Rules | None = None
+) -> RecordedRun:
+    """Fold the inputs that ``events`` recorded into a fresh book.
+
+    Args:
+        events: Archived events of one run, in any order.
+        account: Name of the account and its run, ``paper:<run id>``.
+        instruments: Filters by venue symbol, as the exchange of the recording gave them.
+        rules: Limits of the installation that recorded.
+
+    Raises:
+        InvalidInputError: The recording has a hole, or leads to another step than it did live.
+    """
+    book = Book(account)
+    intents: list[Order] = []
+    inputs = recorded_inputs(events)
+    _require_start(inputs)
+    for recorded in inputs:
+        # Steps that told nobody (a confirmed trade id) are not recorded; they only move the counter.
+        book = replace(book, step=recorded.step - 1)
+        step = decide(book, recorded.item, _context(recorded, instruments, rules or Rules()))
+        if step is None:
+            raise InvalidInputError(
+                f"replay left the recording at step {recorded.step}: {type(recorded.item).__name__} changed nothing "
+                "here; was it recorded by another version or with other limits?"
+            )
+        intents += [order for order in step.orders if order.client_order_id not in book.orders and _is_intent(order)]
+        book = step.book
+    return RecordedRun(len(inputs), tuple(intents), book)
+
+
+def _is_intent(order: Order) -> bool:
+    """An order of ours at its first appearance; orders that were found on the exchange begin in a later state."""
+    return order.status is OrderStatus.INITIALIZED
+
+
+def _require_start(inputs: Sequence[RecordedInput]) -> None:
+    if not inputs or inputs[0].step != 1:
+        began = f"step {inputs[0].step}" if inputs else "no input of exec-risk"
+        raise InvalidInputError(f"the recording begins with {began}; it must cover the run from its first event")
+
+
+def _context(recorded: RecordedInput, instruments: Mapping[str, Instrument], rules: Rules) -> Context:
+    # Only mode and version are recorded; a mode's values are those of this version of the software.
+    policy = PolicyState(recorded.policy_mode, DEFAULT_POLICIES[recorded.policy_mode], recorded.policy_version)
+    return Context(rules, policy, instruments, recorded.now)

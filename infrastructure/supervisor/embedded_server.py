@@ -1,0 +1,75 @@
+"""An embedded Redis or PostgreSQL as one program of a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from infrastructure.supervisor.last_words import last_words
+from infrastructure.supervisor.plan import Program, Running
+from shared.clock import Clock
+
+#: Seconds between two looks at whether the server still lives.
+_LOOK_INTERVAL_SECONDS = 0.2
+
+
+class EmbeddedServer(Protocol):
+    """What the supervisor needs to know of an embedded server; its URL stays the same over restarts."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def running(self) -> bool: ...
+
+    @property
+    def process_id(self) -> int | None: ...
+
+    @property
+    def log_path(self) -> Path: ...
+
+    async def start(self) -> str:
+        """Start the server and return its URL once it answers."""
+        ...
+
+    async def stop(self) -> None:
+        """End the server; safe at any time."""
+        ...
+
+
+class _RunningServer:
+    """A started server until its process ends."""
+
+    def __init__(self, server: EmbeddedServer, clock: Clock) -> None:
+        self._server = server
+        self._clock = clock
+        self._pid = server.process_id or 0
+
+    @property
+    def pid(self) -> int:
+        return self._pid
+
+    async def wait(self) -> int:
+        while self._server.running:
+            await self._clock.sleep(_LOOK_INTERVAL_SECONDS)
+        return 1
+
+    async def stop(self, grace_seconds: float) -> None:
+        # Each server knows itself how long its data needs.
+        await self._server.stop()
+
+    def last_words(self) -> str:
+        return last_words(self._server.log_path)
+
+
+def embedded_program(server: EmbeddedServer, clock: Clock) -> Program:
+    """Return the plan's line for ``server``; it is ready when its start returns."""
+
+    async def launch() -> Running:
+        await server.start()
+        return _RunningServer(server, clock)
+
+    async def ready() -> bool:
+        return server.running
+
+    return Program(name=server.name, launch=launch, ready=ready)

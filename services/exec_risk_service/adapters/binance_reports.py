@@ -1,0 +1,313 @@
+"""Binance's JSON to our reports and back: orders, user events, trades, payments, instruments. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.reports import (
+    CashChanged,
+    CashKind,
+    CashReport,
+    OrderReport,
+    VenueAccount,
+    VenuePosition,
+    VenueReport,
+)
+from shared.errors import InvalidInputError
+from shared.trading.instruments import Instrument
+from shared.trading.money import ZERO, to_decimal
+from shared.trading.orders import OrderStatus, OrderType, Side
+from shared.trading.positions import Fill
+
+Json = Mapping[str, Any]
+
+_STATUS: Mapping[str, OrderStatus] = MappingProxyType(
+    {
+        "NEW": OrderStatus.NEW,
+        "PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED,
+        "FILLED": OrderStatus.FILLED,
+        "CANCELED": OrderStatus.CANCELED,
+        "EXPIRED": OrderStatus.EXPIRED,
+        "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
+        "REJECTED": OrderStatus.REJECTED,
+    }
+)
+_ALGO_STATUS: Mapping[str, OrderStatus] = MappingProxyType(
+    {
+        "NEW": OrderStatus.NEW,
+        "TRIGGERING": OrderStatus.TRIGGERED,
+        "TRIGGERED": OrderStatus.TRIGGERED,
+        "CANCELED": OrderStatus.CANCELED,
+        "EXPIRED": OrderStatus.EXPIRED,
+        "REJECTED": OrderStatus.REJECTED,
+    }
+)
+#: Incomes that come with a trade and are booked with it.
+_TRADE_INCOMES = frozenset({"REALIZED_PNL", "COMMISSION"})
+#: Execution types that carry a trade; CALCULATED is a liquidation.
+_TRADE_EXECUTIONS = frozenset({"TRADE", "CALCULATED"})
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+
+def order_parameters(order: Order) -> dict[str, str]:
+    """Return the parameters of POST /fapi/v1/order for a market order."""
+    parameters = {
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "type": order.order_type.value,
+        "quantity": f"{order.quantity:f}",
+        "newClientOrderId": order.client_order_id,
+        "newOrderRespType": "RESULT",
+    }
+    return {**parameters, "reduceOnly": "true"} if order.is_reduce_only else parameters
+
+
+def algo_parameters(order: Order) -> dict[str, str]:
+    """Return the parameters of POST /fapi/v1/algoOrder for a stop or a take-profit."""
+    if order.trigger_price is None:
+        raise InvalidInputError(f"conditional order {order.client_order_id} has no trigger price")
+    return {
+        "algoType": "CONDITIONAL",
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "type": order.order_type.value,
+        "quantity": f"{order.quantity:f}",
+        "triggerPrice": f"{order.trigger_price:f}",
+        "workingType": "CONTRACT_PRICE",
+        "reduceOnly": "true",
+        "clientAlgoId": order.client_order_id,
+        "newOrderRespType": "RESULT",
+    }
+
+
+# -- orders --------------------------------------------------------------------------------------------------------
+
+
+def order_report(answer: Json) -> OrderReport:
+    """Return the report of a regular order, as POST, GET, DELETE /order and GET /openOrders answer."""
+    return OrderReport(
+        client_order_id=str(answer["clientOrderId"]),
+        symbol=str(answer["symbol"]),
+        status=_STATUS[answer["status"]],
+        time=_moment(answer.get("updateTime") or answer.get("time") or 0),
+        filled_quantity=_number(answer, "executedQty"),
+        exchange_order_id=str(answer["orderId"]),
+        side=Side(answer["side"]),
+        order_type=_order_type(answer.get("origType") or answer["type"]),
+        quantity=_number(answer, "origQty"),
+    )
+
+
+def algo_report(answer: Json) -> OrderReport:
+    """Return the report of a conditional order, as POST, GET /algoOrder and GET /openAlgoOrders answer."""
+    executed = _number(answer, "actualQty")
+    return OrderReport(
+        client_order_id=str(answer["clientAlgoId"]),
+        symbol=str(answer["symbol"]),
+        status=_algo_status(answer["algoStatus"], executed),
+        time=_moment(answer.get("updateTime") or answer.get("createTime") or 0),
+        filled_quantity=executed,
+        exchange_order_id=str(answer.get("actualOrderId") or ""),
+        algo_id=str(answer["algoId"]),
+        reason=str(answer.get("rejectReason") or ""),
+        side=Side(answer["side"]),
+        order_type=_order_type(answer["orderType"]),
+        quantity=_number(answer, "quantity"),
+        trigger_price=_number(answer, "triggerPrice"),
+    )
+
+
+def algo_cancelled(answer: Json, symbol: str, at: datetime) -> OrderReport:
+    """Return the report of DELETE /algoOrder, which tells only that the order is gone untriggered."""
+    return OrderReport(
+        client_order_id=str(answer["clientAlgoId"]),
+        symbol=symbol,
+        status=OrderStatus.CANCELED,
+        time=at,
+        algo_id=str(answer["algoId"]),
+    )
+
+
+def _algo_status(text: str, executed: Decimal) -> OrderStatus:
+    # FINISHED: the market order behind the condition came to its end, with or without a fill.
+    if text == "FINISHED":
+        return OrderStatus.FILLED if executed > 0 else OrderStatus.EXPIRED
+    return _ALGO_STATUS[text]
+
+
+def _order_type(text: str) -> OrderType | None:
+    return OrderType(text) if text in OrderType.__members__ else None
+
+
+# -- user stream ---------------------------------------------------------------------------------------------------
+
+
+def reports_of(event: Json) -> tuple[VenueReport, ...]:
+    """Return what one message of the user data stream tells us; most kinds tell nothing that REST does not.
+
+    Raises:
+        InvalidInputError: The message lacks fields, or holds numbers or states that do not exist.
+    """
+    try:
+        match event["e"]:
+            case "ORDER_TRADE_UPDATE":
+                return (_order_trade_update(event["o"], _moment(event["T"])),)
+            case "ALGO_UPDATE":
+                return (_algo_update(event["o"], _moment(event["T"])),)
+            case "ACCOUNT_UPDATE" if event["a"]["m"] != "ORDER":
+                return (CashChanged(),)
+            case _:
+                return ()
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidInputError(f"user event cannot be read ({error!r}): {str(event)[:200]}") from None
+
+
+def _order_trade_update(body: Json, at: datetime) -> OrderReport:
+    return OrderReport(
+        client_order_id=str(body["c"]),
+        symbol=str(body["s"]),
+        status=_STATUS[body["X"]],
+        time=at,
+        filled_quantity=_number(body, "z"),
+        exchange_order_id=str(body["i"]),
+        fill=_stream_fill(body) if body["x"] in _TRADE_EXECUTIONS and int(body["t"]) > 0 else None,
+        side=Side(body["S"]),
+        order_type=_order_type(body["ot"]),
+        quantity=_number(body, "q"),
+    )
+
+
+def _stream_fill(body: Json) -> Fill:
+    return Fill(
+        symbol=str(body["s"]),
+        trade_id=int(body["t"]),
+        client_order_id=str(body["c"]),
+        exchange_order_id=str(body["i"]),
+        side=Side(body["S"]),
+        price=_number(body, "L"),
+        quantity=_number(body, "l"),
+        commission=_commission(body.get("n"), body.get("N"), str(body["s"])),
+        realized_pnl=_number(body, "rp"),
+        time=_moment(body["T"]),
+    )
+
+
+def _algo_update(body: Json, at: datetime) -> OrderReport:
+    executed = _number(body, "aq")
+    return OrderReport(
+        client_order_id=str(body["caid"]),
+        symbol=str(body["s"]),
+        status=_algo_status(body["X"], executed),
+        time=at,
+        filled_quantity=executed,
+        exchange_order_id=str(body.get("ai") or ""),
+        algo_id=str(body["aid"]),
+        reason=str(body.get("rm") or ""),
+        side=Side(body["S"]),
+        order_type=_order_type(body["o"]),
+        quantity=_number(body, "q"),
+        trigger_price=_number(body, "tp"),
+    )
+
+
+# -- trades and payments -------------------------------------------------------------------------------------------
+
+
+def trade_fill(row: Json) -> Fill:
+    """Return the fill of one row of /userTrades; such rows do not tell the client order id."""
+    return Fill(
+        symbol=str(row["symbol"]),
+        trade_id=int(row["id"]),
+        client_order_id="",
+        exchange_order_id=str(row["orderId"]),
+        side=Side(row["side"]),
+        price=_number(row, "price"),
+        quantity=_number(row, "qty"),
+        commission=_commission(row["commission"], row["commissionAsset"], str(row["symbol"])),
+        realized_pnl=_number(row, "realizedPnl"),
+        time=_moment(row["time"]),
+    )
+
+
+def payment(row: Json) -> CashReport | None:
+    """Return funding or a transfer of one row of /income; None for what comes with a trade."""
+    kind = str(row["incomeType"])
+    if kind in _TRADE_INCOMES:
+        return None
+    return CashReport(
+        key=f"{kind}:{row['tranId']}",
+        kind=CashKind.FUNDING if kind == "FUNDING_FEE" else CashKind.TRANSFER,
+        amount=_number(row, "income"),
+        symbol=str(row.get("symbol") or ""),
+        time=_moment(row["time"]),
+    )
+
+
+def _commission(amount: object, asset: object, symbol: str) -> Decimal:
+    """Fees in another coin (BNB) do not touch the wallet that positions are settled in."""
+    if not amount or asset is None or not symbol.endswith(str(asset)):
+        return ZERO
+    return to_decimal(str(amount), name="commission")
+
+
+# -- account -------------------------------------------------------------------------------------------------------
+
+
+def venue_account(account: Json, positions: Sequence[Json]) -> VenueAccount:
+    """Return the account of /v3/account and the rows of /v3/positionRisk."""
+    held = (_venue_position(row) for row in positions)
+    return VenueAccount(
+        wallet_balance=_number(account, "totalWalletBalance"),
+        positions=tuple(position for position in held if position.quantity != 0),
+    )
+
+
+def _venue_position(row: Json) -> VenuePosition:
+    return VenuePosition(
+        symbol=str(row["symbol"]),
+        quantity=_number(row, "positionAmt"),
+        entry_price=_number(row, "entryPrice"),
+        mark_price=_number(row, "markPrice"),
+    )
+
+
+def instruments_of(info: Json, brackets: Sequence[Json]) -> Mapping[str, Instrument]:
+    """Return the tradable perpetuals of /exchangeInfo with the highest leverage of /leverageBracket."""
+    leverage = {row["symbol"]: max(int(one["initialLeverage"]) for one in row["brackets"]) for row in brackets}
+    return MappingProxyType(
+        {
+            row["symbol"]: _instrument(row, leverage.get(row["symbol"], 1))
+            for row in info["symbols"]
+            if row["contractType"] == "PERPETUAL" and row["status"] == "TRADING"
+        }
+    )
+
+
+def _instrument(row: Json, max_leverage: int) -> Instrument:
+    filters = {one["filterType"]: one for one in row["filters"]}
+    lot, market_lot = filters["LOT_SIZE"], filters["MARKET_LOT_SIZE"]
+    return Instrument(
+        symbol=str(row["symbol"]),
+        tick_size=_number(filters["PRICE_FILTER"], "tickSize"),
+        lot_step=max(_number(lot, "stepSize"), _number(market_lot, "stepSize")),
+        min_quantity=max(_number(lot, "minQty"), _number(market_lot, "minQty")),
+        max_quantity=_number(lot, "maxQty"),
+        max_market_quantity=_number(market_lot, "maxQty"),
+        min_notional=_number(filters["MIN_NOTIONAL"], "notional"),
+        max_leverage=max_leverage,
+    )
+
+
+def _number(fields: Json, name: str) -> Decimal:
+    return to_decimal(str(fields[name] or 0), name=name)
+
+
+def _moment(milliseconds: object) -> datetime:
+    return datetime.fromtimestamp(int(str(milliseconds)) / 1000, UTC)

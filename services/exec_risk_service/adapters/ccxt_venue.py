@@ -1,0 +1,244 @@
+"""Binance USD-M through ccxt's raw calls: exact numbers out, raw answers in, no request ever repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from services.exec_risk_service.adapters.binance_reports import (
+    algo_cancelled,
+    algo_parameters,
+    algo_report,
+    instruments_of,
+    order_parameters,
+    order_report,
+    payment,
+    reports_of,
+    trade_fill,
+    venue_account,
+)
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.reports import CashReport, OrderReport, Reconnected, VenueAccount, VenueReport
+from services.exec_risk_service.ports import OrderRef
+from shared.clock import Clock
+from shared.errors import (
+    ConnectionLostError,
+    ExchangeError,
+    InvalidInputError,
+    OrderRejectedError,
+    OutcomeUnknownError,
+    QuantumTraderError,
+    TransientError,
+)
+from shared.exchange.client import STREAM_CONNECTED, BinanceUsdm
+from shared.exchange.outcome import translate
+from shared.trading.instruments import Instrument
+from shared.trading.positions import Fill
+
+#: Rows per page of trades and incomes: the most that Binance gives.
+_PAGE = 1000
+#: "Order does not exist", "Unknown order sent": not on this list, as far as the exchange knows now.
+_NOT_FOUND = frozenset({-2011, -2013})
+_CONNECT_SECONDS = 20.0
+
+log = structlog.get_logger(__name__)
+
+Call = Callable[[dict[str, str]], Awaitable[Any]]
+
+
+class CcxtVenue:
+    """``OrderGateway``, ``AccountView`` and ``TradingTerms`` over one client."""
+
+    def __init__(self, client: BinanceUsdm, market_clock: Clock) -> None:
+        self._client = client
+        self._market_clock = market_clock
+
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    async def submit(self, order: Order) -> OrderReport:
+        if order.order_type.is_algo:
+            answer = await _ask(self._client.fapiPrivatePostAlgoOrder, algo_parameters(order))
+            return _read(algo_report, answer)
+        answer = await _ask(self._client.fapiPrivatePostOrder, order_parameters(order))
+        return _read(order_report, answer)
+
+    async def cancel(self, ref: OrderRef) -> OrderReport:
+        if ref.is_algo:
+            answer = await _ask(self._client.fapiPrivateDeleteAlgoOrder, _algo_name(ref))
+            return _read(lambda body: algo_cancelled(body, ref.symbol, self._market_clock.now()), answer)
+        answer = await _ask(self._client.fapiPrivateDeleteOrder, _order_name(ref))
+        return _read(order_report, answer)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        await _ask(self._client.fapiPrivatePostLeverage, {"symbol": symbol, "leverage": str(leverage)})
+
+    async def find_order(self, ref: OrderRef) -> OrderReport | None:
+        regular = (self._client.fapiPrivateGetOrder, _order_name(ref), order_report)
+        conditional = (self._client.fapiPrivateGetAlgoOrder, _algo_name(ref), algo_report)
+        if ref.exchange_order_id and not ref.client_order_id:
+            return await _find(*regular)
+        first, second = (conditional, regular) if ref.is_algo else (regular, conditional)
+        return await _find(*first) or await _find(*second)
+
+    # -- account ---------------------------------------------------------------------------------------------------
+
+    async def account(self) -> VenueAccount:
+        account = await _query(self._client.fapiPrivateV3GetAccount, {})
+        positions = await _query(self._client.fapiPrivateV3GetPositionRisk, {})
+        return venue_account(account, positions)
+
+    async def open_orders(self) -> tuple[OrderReport, ...]:
+        regular = await _query(self._client.fapiPrivateGetOpenOrders, {})
+        conditional = await _query(self._client.fapiPrivateGetOpenAlgoOrders, {})
+        return (*map(order_report, regular), *map(algo_report, conditional))
+
+    async def fills_after(self, symbol: str, trade_id: int | None) -> tuple[Fill, ...]:
+        fills: list[Fill] = []
+        while True:
+            parameters = {"symbol": symbol, "limit": str(_PAGE)}
+            if trade_id is not None:
+                parameters["fromId"] = str(trade_id + 1)
+            page = [trade_fill(row) for row in await _query(self._client.fapiPrivateGetUserTrades, parameters)]
+            fills.extend(page)
+            if trade_id is None or len(page) < _PAGE:
+                return tuple(sorted(fills, key=lambda fill: fill.trade_id))
+            trade_id = max(fill.trade_id for fill in page)
+
+    async def payments_since(self, moment: datetime) -> tuple[CashReport, ...]:
+        start = int(moment.timestamp() * 1000)
+        found: dict[str, CashReport] = {}
+        while True:
+            parameters = {"startTime": str(start), "limit": str(_PAGE)}
+            rows = await _query(self._client.fapiPrivateGetIncome, parameters)
+            found |= {one.key: one for row in rows if (one := payment(row)) is not None}
+            last = max((int(row["time"]) for row in rows), default=start)
+            if len(rows) < _PAGE or last == start:
+                return tuple(sorted(found.values(), key=lambda one: one.time))
+            start = last
+
+    # -- terms -----------------------------------------------------------------------------------------------------
+
+    async def instruments(self) -> Mapping[str, Instrument]:
+        info = await _query(self._client.fapiPublicGetExchangeInfo, {})
+        brackets = await _query(self._client.fapiPrivateGetLeverageBracket, {})
+        return instruments_of(info, brackets)
+
+    async def is_one_way(self) -> bool:
+        answer = await _query(self._client.fapiPrivateGetPositionSideDual, {})
+        return answer["dualSidePosition"] in (False, "false")
+
+
+class CcxtReportStream:
+    """``ReportStream`` over the client's user data stream.
+
+    Attributes:
+        name: Component name.
+    """
+
+    name = "user-stream"
+
+    def __init__(self, client: BinanceUsdm) -> None:
+        self._client = client
+        self._reports: asyncio.Queue[VenueReport] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._connected = asyncio.Event()
+
+    async def start(self) -> None:
+        """Connect; return when the first connection is live.
+
+        Raises:
+            ConnectionLostError: The exchange did not open the stream in time.
+        """
+        self._tasks = [
+            asyncio.create_task(self._client.follow_user_stream(), name="user-stream"),
+            asyncio.create_task(self._translate(), name="user-stream-reports"),
+        ]
+        try:
+            await asyncio.wait_for(self._connected.wait(), _CONNECT_SECONDS)
+        except TimeoutError:
+            raise ConnectionLostError(f"the user stream did not open within {_CONNECT_SECONDS:.0f} s") from None
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+        self._tasks = []
+
+    async def reports(self) -> AsyncIterator[VenueReport]:
+        while True:
+            yield await self._reports.get()
+
+    async def _translate(self) -> None:
+        while True:
+            event = await self._client.user_events.get()
+            if event.get("e") == STREAM_CONNECTED:
+                if event["connection"] > 1:
+                    self._reports.put_nowait(Reconnected())
+                self._connected.set()
+                continue
+            try:
+                for report in reports_of(event):
+                    self._reports.put_nowait(report)
+            except InvalidInputError as error:
+                # What cannot be read may have been a fill: the lists of the exchange tell.
+                log.error("user_event_unreadable", error=str(error))
+                self._reports.put_nowait(Reconnected())
+
+
+async def _ask(call: Call, parameters: dict[str, str]) -> Any:
+    """Send one request that changes something."""
+    try:
+        return await call(parameters)
+    except QuantumTraderError:
+        raise
+    except Exception as error:
+        raise translate(error) from error
+
+
+async def _query(call: Call, parameters: dict[str, str]) -> Any:
+    """Send one read; whatever keeps it from answering is transient for the caller."""
+    try:
+        return await _ask(call, parameters)
+    except ExchangeError as error:
+        raise TransientError(str(error)) from error
+
+
+async def _find(
+    call: Call, parameters: dict[str, str], read: Callable[[Mapping[str, Any]], OrderReport]
+) -> OrderReport | None:
+    if len(parameters) < 2:
+        return None
+    try:
+        return _read(read, await _ask(call, parameters))
+    except OutcomeUnknownError as error:
+        if error.code in _NOT_FOUND:
+            return None
+        raise TransientError(str(error)) from error
+    except OrderRejectedError as error:
+        raise TransientError(str(error)) from error
+
+
+def _read(read: Callable[[Mapping[str, Any]], OrderReport], answer: Any) -> OrderReport:
+    """Translate an accepted answer; one that does not name what was asked for proves nothing."""
+    try:
+        return read(answer)
+    except (KeyError, TypeError, ValueError, InvalidInputError) as error:
+        raise OutcomeUnknownError(f"the answer cannot be read ({error!r}): {str(answer)[:200]}") from error
+
+
+def _order_name(ref: OrderRef) -> dict[str, str]:
+    if ref.client_order_id:
+        return {"symbol": ref.symbol, "origClientOrderId": ref.client_order_id}
+    return {"symbol": ref.symbol, "orderId": ref.exchange_order_id}
+
+
+def _algo_name(ref: OrderRef) -> dict[str, str]:
+    return {"symbol": ref.symbol, "clientAlgoId": ref.client_order_id}

@@ -1,0 +1,269 @@
+"""The journal in PostgreSQL: one transaction per step, guarded by the account's epoch and step number."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from types import MappingProxyType
+from typing import Any
+
+import asyncpg
+from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
+
+from services.exec_risk_service.adapters.rows import (
+    cash_of,
+    cash_row,
+    marks_json,
+    marks_of,
+    order_of,
+    order_row,
+    position_of,
+    position_row,
+)
+from services.exec_risk_service.domain.book import (
+    REMEMBERED_ORDERS,
+    REMEMBERED_TRADES,
+    Book,
+    TradeMemory,
+    remember_orders,
+)
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.step import Fact, Step
+from services.exec_risk_service.ports import Commit, StoredFact
+from shared.errors import ConnectionLostError, InvalidInputError
+from shared.events.registry import spec_for
+
+#: JSON travels as text, whatever codec the pool has.
+_JSON_COLUMNS = frozenset({"plan", "exit", "marks"})
+#: What leaves open whether something was stored; a full disk among them.
+_LOST = (*CONNECTION_ERRORS, asyncpg.InsufficientResourcesError)
+
+
+class _Refused(Exception):
+    """Rolls the transaction back and says why."""
+
+    def __init__(self, verdict: Commit) -> None:
+        super().__init__(verdict)
+        self.verdict = verdict
+
+
+class PostgresJournal:
+    """``OrderJournal`` over the schema ``exec_risk``."""
+
+    def __init__(self, pool: PostgresPool) -> None:
+        self._pool = pool
+        self._account = ""
+        self._epoch = 0
+
+    # -- loading -----------------------------------------------------------------------------------------------------
+
+    async def load(self, account: str) -> Book:
+        try:
+            async with self._pool.pool.acquire() as connection, connection.transaction():
+                return await self._load(connection, account)
+        except _LOST as error:
+            raise ConnectionLostError(f"the journal cannot be read: {error}") from error
+
+    async def _load(self, connection: Any, account: str) -> Book:
+        await connection.execute("INSERT INTO exec_risk.account (account) VALUES ($1) ON CONFLICT DO NOTHING", account)
+        row = await connection.fetchrow(
+            "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 RETURNING *, marks::text AS marks_text",
+            account,
+        )
+        self._account, self._epoch = account, row["epoch"]
+        return Book(
+            account=account,
+            step=row["step"],
+            cash=cash_of(row),
+            orders=MappingProxyType(remember_orders(await _load_orders(connection, account))),
+            positions=MappingProxyType({p.symbol: p for p in await _load_positions(connection, account)}),
+            marks=marks_of(row["marks_text"]),
+            trades=MappingProxyType(await _load_trades(connection, account)),
+        )
+
+    # -- storing -----------------------------------------------------------------------------------------------------
+
+    async def commit(self, step: Step) -> Commit:
+        try:
+            async with self._pool.pool.acquire() as connection, connection.transaction():
+                await self._store(connection, step)
+        except _Refused as refused:
+            return refused.verdict
+        except _LOST as error:
+            raise ConnectionLostError(f"step {step.number} may or may not be stored: {error}") from error
+        return Commit.STORED
+
+    async def _store(self, connection: Any, step: Step) -> None:
+        await self._move_account(connection, step)
+        await self._mark_handled(connection, step)
+        await self._store_orders(connection, step)
+        await self._store_fills(connection, step)
+        for position in step.positions:
+            await _upsert(connection, "position", self._account, position_row(position), key="position_id")
+        for symbol, trade_id in step.confirmed:
+            await _upsert(
+                connection, "fill_cursor", self._account, {"symbol": symbol, "confirmed": trade_id}, key="symbol"
+            )
+        await self._store_facts(connection, step)
+
+    async def _move_account(self, connection: Any, step: Step) -> None:
+        """Take the next step, if the account is still ours: who was overtaken cannot write, so cannot send."""
+        columns = {"step": step.number, **cash_row(step.book.cash), "marks": marks_json(step.book.marks)}
+        assignments = ", ".join(f"{name} = {_placeholder(name, n)}" for n, name in enumerate(columns, start=4))
+        status = await connection.execute(
+            f"UPDATE exec_risk.account SET {assignments} WHERE account = $1 AND epoch = $2 AND step = $3",  # noqa: S608 - our own column names
+            self._account,
+            self._epoch,
+            step.number - 1,
+            *columns.values(),
+        )
+        if status != "UPDATE 1":
+            raise _Refused(Commit.FENCED)
+
+    async def _mark_handled(self, connection: Any, step: Step) -> None:
+        if step.cause_event_id is None:
+            return
+        status = await connection.execute(
+            "INSERT INTO exec_risk.inbox (account, event_id, step) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            self._account,
+            step.cause_event_id,
+            step.number,
+        )
+        if status != "INSERT 0 1":
+            raise _Refused(Commit.DUPLICATE)
+
+    async def _store_orders(self, connection: Any, step: Step) -> None:
+        for order in step.orders:
+            row = order_row(order)
+            if order.created_step != step.number:
+                await _upsert(connection, "order_intent", self._account, row, key="client_order_id")
+                continue
+            try:
+                await _insert(connection, "order_intent", self._account, row)
+            except asyncpg.UniqueViolationError:
+                raise InvalidInputError(
+                    f"intent ({order.cause_event_id}, {order.leg}, {order.sequence}) exists already in {self._account}"
+                ) from None
+
+    async def _store_fills(self, connection: Any, step: Step) -> None:
+        for fill in step.fills:
+            status = await connection.execute(
+                "INSERT INTO exec_risk.fill (account, symbol, trade_id, client_order_id, exchange_order_id, side,"
+                " price, quantity, commission, realized_pnl, time, step)"
+                " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING",
+                self._account,
+                fill.symbol,
+                fill.trade_id,
+                fill.client_order_id,
+                fill.exchange_order_id,
+                fill.side.value,
+                fill.price,
+                fill.quantity,
+                fill.commission,
+                fill.realized_pnl,
+                fill.time,
+                step.number,
+            )
+            if status != "INSERT 0 1":
+                raise _Refused(Commit.DUPLICATE)
+
+    async def _store_facts(self, connection: Any, step: Step) -> None:
+        rows = [
+            (
+                self._account,
+                step.number,
+                fact.event_id,
+                fact.event_type,
+                fact.trace_id,
+                fact.causation_id,
+                fact.payload.model_dump_json(),
+            )
+            for fact in step.facts
+        ]
+        await connection.executemany(
+            "INSERT INTO exec_risk.outbox (account, step, event_id, event_type, trace_id, causation_id, payload)"
+            " VALUES ($1, $2, $3, $4, $5, $6, $7::text::jsonb)",
+            rows,
+        )
+
+    # -- outbox ------------------------------------------------------------------------------------------------------
+
+    async def unpublished(self, limit: int) -> tuple[StoredFact, ...]:
+        try:
+            rows = await self._pool.pool.fetch(
+                "SELECT id, event_id, event_type, trace_id, causation_id, payload::text AS payload"
+                " FROM exec_risk.outbox WHERE account = $1 ORDER BY id LIMIT $2",
+                self._account,
+                limit,
+            )
+        except _LOST as error:
+            raise ConnectionLostError(f"the outbox cannot be read: {error}") from error
+        return tuple(StoredFact(row["id"], _fact_of(row)) for row in rows)
+
+    async def mark_published(self, positions: Collection[int]) -> None:
+        try:
+            await self._pool.pool.execute("DELETE FROM exec_risk.outbox WHERE id = ANY($1::bigint[])", list(positions))
+        except _LOST as error:
+            raise ConnectionLostError(f"the outbox cannot be emptied: {error}") from error
+
+
+async def _load_orders(connection: Any, account: str) -> Iterable[Order]:
+    rows = await connection.fetch(
+        "SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND NOT settled"
+        " UNION ALL (SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND settled"
+        " ORDER BY created_step DESC, client_order_id DESC LIMIT $2)",
+        account,
+        REMEMBERED_ORDERS,
+    )
+    return [order_of({**row, "plan": row["plan_text"]}) for row in rows]
+
+
+async def _load_positions(connection: Any, account: str) -> Iterable[Position]:
+    rows = await connection.fetch(
+        "SELECT *, plan::text AS plan_text, exit::text AS exit_text FROM exec_risk.position"
+        " WHERE account = $1 AND closed_at IS NULL ORDER BY symbol",
+        account,
+    )
+    return [position_of({**row, "plan": row["plan_text"], "exit": row["exit_text"]}) for row in rows]
+
+
+async def _load_trades(connection: Any, account: str) -> dict[str, TradeMemory]:
+    rows = await connection.fetch(
+        "SELECT symbol, array_agg(trade_id ORDER BY step) AS recent FROM ("
+        "  SELECT symbol, trade_id, step, row_number() OVER (PARTITION BY symbol ORDER BY step DESC) AS age"
+        "  FROM exec_risk.fill WHERE account = $1) AS newest"
+        " WHERE age <= $2 GROUP BY symbol",
+        account,
+        REMEMBERED_TRADES,
+    )
+    recent = {row["symbol"]: tuple(row["recent"]) for row in rows}
+    cursors = await connection.fetch("SELECT symbol, confirmed FROM exec_risk.fill_cursor WHERE account = $1", account)
+    confirmed = {row["symbol"]: row["confirmed"] for row in cursors}
+    return {
+        symbol: TradeMemory(recent.get(symbol, ()), confirmed.get(symbol, 0)) for symbol in sorted(recent | confirmed)
+    }
+
+
+async def _insert(connection: Any, table: str, account: str, row: dict[str, Any]) -> None:
+    await connection.execute(_insert_sql(table, row), account, *row.values())
+
+
+async def _upsert(connection: Any, table: str, account: str, row: dict[str, Any], *, key: str) -> None:
+    changes = ", ".join(f"{name} = EXCLUDED.{name}" for name in row if name != key)
+    await connection.execute(
+        f"{_insert_sql(table, row)} ON CONFLICT (account, {key}) DO UPDATE SET {changes}", account, *row.values()
+    )
+
+
+def _insert_sql(table: str, row: dict[str, Any]) -> str:
+    values = ", ".join(_placeholder(name, n) for n, name in enumerate(row, start=2))
+    return f"INSERT INTO exec_risk.{table} (account, {', '.join(row)}) VALUES ($1, {values})"  # noqa: S608 - our own names
+
+
+def _placeholder(name: str, number: int) -> str:
+    return f"${number}::text::jsonb" if name in _JSON_COLUMNS else f"${number}"
+
+
+def _fact_of(row: Any) -> Fact:
+    payload = spec_for(row["event_type"]).payload.model_validate_json(row["payload"])
+    return Fact(row["event_type"], payload, row["event_id"], row["trace_id"], row["causation_id"])

@@ -1,0 +1,216 @@
+"""Orders, positions and account figures as rows of the journal's tables, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from services.exec_risk_service.domain.account import AccountState
+from services.exec_risk_service.domain.book import Mark
+from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
+from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
+from shared.trading.orders import OrderStatus, OrderType, Side
+from shared.trading.positions import NetPosition
+
+Row = Mapping[str, Any]
+
+_PLAN: TypeAdapter[EntryPlan | None] = TypeAdapter(EntryPlan | None)
+_EXIT: TypeAdapter[ExitPlan | None] = TypeAdapter(ExitPlan | None)
+
+
+def order_row(order: Order) -> dict[str, Any]:
+    """Return the columns of ``exec_risk.order_intent`` but for the account."""
+    return {
+        "client_order_id": order.client_order_id,
+        "cause_event_id": order.cause_event_id,
+        "leg": order.leg.value,
+        "sequence": order.sequence,
+        "symbol": order.symbol,
+        "side": order.side.value,
+        "order_type": order.order_type.value,
+        "quantity": order.quantity,
+        "trigger_price": order.trigger_price,
+        "leverage": order.leverage,
+        "arrival_price": order.arrival_price,
+        "position_id": order.position_id,
+        "trace_id": order.provenance.trace_id,
+        "first_event_id": order.provenance.first_event_id,
+        "result_trace_id": order.provenance.result_trace_id,
+        "result_causation_id": order.provenance.result_causation_id,
+        "created_step": order.created_step,
+        "created_at": order.created_at,
+        "plan": _PLAN.dump_json(order.plan).decode(),
+        "status": order.status.value,
+        "reason": order.reason,
+        "exchange_order_id": order.exchange_order_id,
+        "algo_id": order.algo_id,
+        "filled_quantity": order.filled_quantity,
+        "filled_value": order.filled_value,
+        "commission": order.commission,
+        "reported_filled": order.reported_filled,
+        "pending_status": None if order.pending_status is None else order.pending_status.value,
+        "sent_at": order.sent_at,
+        "cancel_requested": order.cancel_requested,
+        "settled": order.settled,
+    }
+
+
+def order_of(row: Row) -> Order:
+    """Return the order of one row."""
+    return Order(
+        client_order_id=row["client_order_id"],
+        cause_event_id=row["cause_event_id"],
+        leg=Leg(row["leg"]),
+        sequence=row["sequence"],
+        symbol=row["symbol"],
+        side=Side(row["side"]),
+        order_type=OrderType(row["order_type"]),
+        quantity=row["quantity"],
+        trigger_price=row["trigger_price"],
+        leverage=row["leverage"],
+        arrival_price=row["arrival_price"],
+        position_id=row["position_id"],
+        provenance=Provenance(
+            row["trace_id"], row["first_event_id"], row["result_trace_id"], row["result_causation_id"]
+        ),
+        created_step=row["created_step"],
+        created_at=row["created_at"],
+        plan=_PLAN.validate_json(row["plan"]),
+        status=OrderStatus(row["status"]),
+        reason=row["reason"],
+        exchange_order_id=row["exchange_order_id"],
+        algo_id=row["algo_id"],
+        filled_quantity=row["filled_quantity"],
+        filled_value=row["filled_value"],
+        commission=row["commission"],
+        reported_filled=row["reported_filled"],
+        pending_status=None if row["pending_status"] is None else OrderStatus(row["pending_status"]),
+        sent_at=row["sent_at"],
+        cancel_requested=row["cancel_requested"],
+        settled=row["settled"],
+    )
+
+
+def position_row(position: Position) -> dict[str, Any]:
+    """Return the columns of ``exec_risk.position`` but for the account."""
+    return {
+        "position_id": position.position_id,
+        "symbol": position.symbol,
+        "origin": position.origin.value,
+        "trace_id": position.trace_id,
+        "cause_event_id": position.cause_event_id,
+        "is_long": position.is_long,
+        "quantity": position.net.quantity,
+        "entry_price": position.net.entry_price,
+        "leverage": position.leverage,
+        "opened_at": position.opened_at,
+        "opening_event_id": position.opening_event_id,
+        "opened_event_id": position.opened_event_id,
+        "plan": _PLAN.dump_json(position.plan).decode(),
+        "opened_quantity": position.opened_quantity,
+        "opened_value": position.opened_value,
+        "closed_quantity": position.closed_quantity,
+        "closed_value": position.closed_value,
+        "realized_pnl": position.realized_pnl,
+        "commission": position.commission,
+        "funding": position.funding,
+        "stop_price": position.stop_price,
+        "target_price": position.target_price,
+        "max_profit_pct": position.max_profit_pct,
+        "max_drawdown_pct": position.max_drawdown_pct,
+        "exit": _EXIT.dump_json(position.exit).decode(),
+        "stops_placed": position.stops_placed,
+        "targets_placed": position.targets_placed,
+        "exits_placed": position.exits_placed,
+        "closed_at": position.closed_at,
+        "closed_by": None if position.closed_by is None else position.closed_by.value,
+    }
+
+
+def position_of(row: Row) -> Position:
+    """Return the position of one row."""
+    return Position(
+        position_id=row["position_id"],
+        symbol=row["symbol"],
+        origin=Origin(row["origin"]),
+        trace_id=row["trace_id"],
+        cause_event_id=row["cause_event_id"],
+        is_long=row["is_long"],
+        net=NetPosition(row["symbol"], row["quantity"], row["entry_price"]),
+        leverage=row["leverage"],
+        opened_at=row["opened_at"],
+        opening_event_id=row["opening_event_id"],
+        opened_event_id=row["opened_event_id"],
+        plan=_PLAN.validate_json(row["plan"]),
+        opened_quantity=row["opened_quantity"],
+        opened_value=row["opened_value"],
+        closed_quantity=row["closed_quantity"],
+        closed_value=row["closed_value"],
+        realized_pnl=row["realized_pnl"],
+        commission=row["commission"],
+        funding=row["funding"],
+        stop_price=row["stop_price"],
+        target_price=row["target_price"],
+        max_profit_pct=row["max_profit_pct"],
+        max_drawdown_pct=row["max_drawdown_pct"],
+        exit=_EXIT.validate_json(row["exit"]),
+        stops_placed=row["stops_placed"],
+        targets_placed=row["targets_placed"],
+        exits_placed=row["exits_placed"],
+        closed_at=row["closed_at"],
+        closed_by=None if row["closed_by"] is None else ExitReason(row["closed_by"]),
+    )
+
+
+def cash_row(cash: AccountState) -> dict[str, Any]:
+    """Return the money columns of ``exec_risk.account``."""
+    return {
+        "wallet": cash.wallet,
+        "start_wallet": cash.start_wallet,
+        "realized_pnl": cash.realized_pnl,
+        "commission": cash.commission,
+        "funding": cash.funding,
+        "adjustments": cash.adjustments,
+        "peak_equity": cash.peak_equity,
+        "day": cash.day,
+        "day_peak_equity": cash.day_peak_equity,
+        "drawdown_alerted": cash.drawdown_alerted,
+        "payments": list(cash.payments),
+        "paid_until": cash.paid_until,
+    }
+
+
+def cash_of(row: Row) -> AccountState:
+    """Return the money of one row."""
+    return AccountState(
+        wallet=row["wallet"],
+        start_wallet=row["start_wallet"],
+        realized_pnl=row["realized_pnl"],
+        commission=row["commission"],
+        funding=row["funding"],
+        adjustments=row["adjustments"],
+        peak_equity=row["peak_equity"],
+        day=row["day"],
+        day_peak_equity=row["day_peak_equity"],
+        drawdown_alerted=row["drawdown_alerted"],
+        payments=tuple(row["payments"]),
+        paid_until=row["paid_until"],
+    )
+
+
+def marks_json(marks: Mapping[str, Mark]) -> str:
+    """Return ``{symbol: [price, time]}`` as JSON."""
+    return json.dumps({symbol: [str(mark.price), mark.at.isoformat()] for symbol, mark in marks.items()})
+
+
+def marks_of(text: str) -> Mapping[str, Mark]:
+    """Return the marks of ``marks_json``."""
+    return MappingProxyType(
+        {symbol: Mark(Decimal(price), datetime.fromisoformat(at)) for symbol, (price, at) in json.loads(text).items()}
+    )

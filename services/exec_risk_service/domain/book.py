@@ -1,0 +1,158 @@
+"""Everything exec-risk knows about one account, as one frozen value: the result of folding its inputs in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+
+from services.exec_risk_service.domain.account import AccountState
+from services.exec_risk_service.domain.orders import Leg, Order
+from services.exec_risk_service.domain.positions import Position
+from shared.trading.money import ZERO
+
+#: Finished orders that stay in memory, so that a late report still finds its order.
+REMEMBERED_ORDERS = 200
+#: Trade ids per symbol that stay in memory to recognise a repeated fill; the journal remembers all.
+REMEMBERED_TRADES = 500
+
+
+@dataclass(frozen=True, slots=True)
+class TradeMemory:
+    """Which trades of one symbol are booked.
+
+    Attributes:
+        recent: Newest trade ids, in the order in which they were booked.
+        confirmed: Every trade up to this id was seen in the exchange's own list; 0 before the first look.
+    """
+
+    recent: tuple[int, ...] = ()
+    confirmed: int = 0
+
+    @property
+    def cursor(self) -> int:
+        """Trades with a higher id are still to be read from the exchange's list."""
+        oldest = min((trade_id for trade_id in self.recent if trade_id > 0), default=1)
+        return self.confirmed or oldest - 1
+
+    def with_trade(self, trade_id: int) -> TradeMemory:
+        return TradeMemory((*self.recent, trade_id)[-REMEMBERED_TRADES:], self.confirmed)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The newest price of one symbol, USDT, and the market time it is from."""
+
+    price: Decimal
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """State of one account.
+
+    Attributes:
+        account: Name of the account and its run: ``paper:live``.
+        step: Number of the last applied input.
+        cash: Wallet, peaks, totals.
+        orders: By client order id: all that are not final, and the newest final ones.
+        positions: Open positions by symbol.
+        marks: Newest closing price by symbol.
+        trades: Booked trades by symbol.
+    """
+
+    account: str
+    step: int = 0
+    cash: AccountState = field(default_factory=AccountState)
+    orders: Mapping[str, Order] = field(default_factory=lambda: MappingProxyType({}))
+    positions: Mapping[str, Position] = field(default_factory=lambda: MappingProxyType({}))
+    marks: Mapping[str, Mark] = field(default_factory=lambda: MappingProxyType({}))
+    trades: Mapping[str, TradeMemory] = field(default_factory=lambda: MappingProxyType({}))
+
+    # -- orders ----------------------------------------------------------------------------------------------------
+
+    def open_orders(self, symbol: str | None = None) -> list[Order]:
+        """Return the orders whose state is not terminal, oldest first."""
+        return [
+            order
+            for order in self.orders.values()
+            if not order.status.is_terminal and (symbol is None or order.symbol == symbol)
+        ]
+
+    def unfinished_orders(self, symbol: str | None = None) -> list[Order]:
+        """Return the orders that still need something from the exchange: a state or a fill."""
+        return [
+            order for order in self.orders.values() if not order.is_final and (symbol is None or order.symbol == symbol)
+        ]
+
+    def entry_under_way(self, symbol: str) -> Order | None:
+        """Return the entry order of ``symbol`` that is not final yet."""
+        for order in self.orders.values():
+            if order.symbol == symbol and order.leg is Leg.ENTRY and not order.is_final:
+                return order
+        return None
+
+    def find_order(self, client_order_id: str, exchange_order_id: str, symbol: str) -> Order | None:
+        """Return the order that a report is about, by our id or else by the exchange's."""
+        if client_order_id in self.orders:
+            return self.orders[client_order_id]
+        if not exchange_order_id:
+            return None
+        for order in self.orders.values():
+            if order.symbol == symbol and order.exchange_order_id == exchange_order_id:
+                return order
+        return None
+
+    # -- exposure --------------------------------------------------------------------------------------------------
+
+    def mark(self, symbol: str) -> Decimal | None:
+        """Return the newest closing price, USDT; None before the first."""
+        mark = self.marks.get(symbol)
+        return None if mark is None else mark.price
+
+    def price_of(self, position: Position) -> Decimal:
+        """Return the price that ``position`` is valued at: the mark, or its entry while there is none."""
+        return self.mark(position.symbol) or position.net.entry_price
+
+    def unrealized_pnl(self) -> Decimal:
+        """Return the open profit of all positions, USDT."""
+        return sum((p.net.unrealized_pnl(self.price_of(p)) for p in self.positions.values()), ZERO)
+
+    def equity(self) -> Decimal | None:
+        """Return wallet plus open profit, USDT; None while the wallet is unknown."""
+        return None if self.cash.wallet is None else self.cash.wallet + self.unrealized_pnl()
+
+    def net_exposure(self) -> Decimal:
+        """Return the signed value of all positions, USDT."""
+        return sum((p.net.quantity * self.price_of(p) for p in self.positions.values()), ZERO)
+
+    def gross_exposure(self) -> Decimal:
+        """Return the value of all positions without sign, USDT."""
+        return sum((p.size * self.price_of(p) for p in self.positions.values()), ZERO)
+
+    def margin_used(self) -> Decimal:
+        """Return the margin bound by positions and by entries that may still fill, USDT."""
+        held = sum((p.net.cost_usd / p.leverage for p in self.positions.values()), ZERO)
+        return held + sum((o.remaining * o.arrival_price / o.leverage for o in self._pending_entries()), ZERO)
+
+    def available(self) -> Decimal | None:
+        """Return what is free for new positions, USDT; None while the wallet is unknown."""
+        equity = self.equity()
+        return None if equity is None else equity - self.margin_used()
+
+    def taken_symbols(self) -> set[str]:
+        """Return the symbols with a position or with an entry that may become one."""
+        return set(self.positions) | {order.symbol for order in self._pending_entries()}
+
+    def _pending_entries(self) -> list[Order]:
+        return [o for o in self.orders.values() if o.leg is Leg.ENTRY and not o.is_final]
+
+
+def remember_orders(orders: Iterable[Order]) -> dict[str, Order]:
+    """Return the orders that a book keeps, by client order id, oldest first: all unfinished ones, some finished."""
+    ordered = sorted(orders, key=lambda order: (order.created_step, order.client_order_id))
+    finished = [order.client_order_id for order in ordered if order.is_final and order.settled]
+    dropped = set(finished[: max(0, len(finished) - REMEMBERED_ORDERS)])
+    return {order.client_order_id: order for order in ordered if order.client_order_id not in dropped}

@@ -1,0 +1,55 @@
+"""The fold: one book, one input, one step. Nothing here waits, reads a clock, or asks anyone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from services.exec_risk_service.domain import venue_rules
+from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.inputs import (
+    AnswerLost,
+    CancelRefused,
+    CandleClosed,
+    FillsConfirmed,
+    Input,
+    PositionObserved,
+    ProvenAbsent,
+    SendRefused,
+    SendStarted,
+    SignalReceived,
+    UpkeepDue,
+    WalletObserved,
+)
+from services.exec_risk_service.domain.market_rules import on_candle
+from services.exec_risk_service.domain.recorded import record_input
+from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
+from services.exec_risk_service.domain.rules import Context
+from services.exec_risk_service.domain.signal_rules import on_signal
+from services.exec_risk_service.domain.step import Step, Turn
+
+#: What happens on which input.
+RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
+    SignalReceived: on_signal,
+    CandleClosed: on_candle,
+    SendStarted: venue_rules.on_send_started,
+    SendRefused: venue_rules.on_send_refused,
+    AnswerLost: venue_rules.on_answer_lost,
+    ProvenAbsent: venue_rules.on_proven_absent,
+    CancelRefused: venue_rules.on_cancel_refused,
+    OrderReport: venue_rules.on_order_report,
+    FillReport: venue_rules.on_fill_report,
+    CashReport: venue_rules.on_cash_report,
+    WalletObserved: venue_rules.on_wallet_observed,
+    PositionObserved: venue_rules.on_position_observed,
+    FillsConfirmed: venue_rules.on_fills_confirmed,
+    UpkeepDue: venue_rules.on_upkeep_due,
+}
+
+
+def decide(book: Book, item: Input, context: Context) -> Step | None:
+    """Return what ``item`` does to ``book``, or None when it changes nothing."""
+    turn = Turn(book, context)
+    RULES[type(item)](turn, item)
+    cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed) else None
+    return turn.finish(cause, record_input(item, context))

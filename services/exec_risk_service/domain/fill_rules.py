@@ -1,0 +1,269 @@
+"""Booking a trade: wallet, order, position, and the events that tell of it. Each trade counts once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from services.exec_risk_service.domain import facts
+from services.exec_risk_service.domain.book import Mark, TradeMemory
+from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order
+from services.exec_risk_service.domain.positions import ExitReason, Origin, Position
+from services.exec_risk_service.domain.step import Turn
+from shared.ids import derive_id
+from shared.trading.orders import ORDER_STATES, OrderStatus
+from shared.trading.positions import Fill, NetPosition, PositionChange, apply_fill
+
+#: Client ids that the exchange itself uses when it closes a position by force.
+_FORCED = ("autoclose-", "adl_autoclose", "settlement_autoclose-")
+_LEG_REASONS = {Leg.STOP: ExitReason.STOP_LOSS, Leg.TAKE_PROFIT: ExitReason.TAKE_PROFIT}
+
+
+def is_booked(turn: Turn, fill: Fill) -> bool:
+    """Tell whether this trade was booked before."""
+    return fill.trade_id in turn.trades.get(fill.symbol, TradeMemory()).recent
+
+
+def book_fill(turn: Turn, fill: Fill, order: Order | None) -> tuple[str, str]:
+    """Book one new trade; ``order`` is ours that it belongs to, None for a stranger's.
+
+    Returns:
+        Event id and trace id of the ``order.updated`` that carries the trade: cause of what follows from it.
+    """
+    turn.note_fill(fill)
+    turn.cash = turn.cash.after_fill(fill.realized_pnl, fill.commission)
+    turn.marks.setdefault(fill.symbol, Mark(fill.price, fill.time))
+    first_of_order = order is None or order.filled_quantity == 0
+    if order is not None:
+        order = _with_fill(order, fill)
+    opened, closed = _apply_to_position(turn, fill, order, first_of_order=first_of_order)
+    cause, trace = _publish_trade(turn, fill, order, opened or closed)
+    if order is not None:
+        _alert_disbelief(turn, order, cause)
+        settle(turn, order, cause)
+    if closed is not None and closed.net.is_flat:
+        _publish_closed(turn, closed, cause)
+    if opened is not None and opened.origin is Origin.EXTERNAL:
+        _alert_stranger(turn, opened, cause)
+    return cause, trace
+
+
+def _with_fill(order: Order, fill: Fill) -> Order:
+    filled = order.filled_quantity + fill.quantity
+    reached = _status_with(order, filled)
+    return replace(
+        order,
+        status=reached if ORDER_STATES.allows(order.status, reached) else order.status,
+        pending_status=None if reached.is_terminal else order.pending_status,
+        exchange_order_id=order.exchange_order_id or fill.exchange_order_id,
+        filled_quantity=filled,
+        filled_value=order.filled_value + fill.quantity * fill.price,
+        commission=order.commission + fill.commission,
+        reported_filled=max(order.reported_filled, filled),
+    )
+
+
+def _status_with(order: Order, filled: Decimal) -> OrderStatus:
+    if filled >= order.quantity:
+        return OrderStatus.FILLED
+    if order.pending_status is not None and filled >= order.reported_filled:
+        return order.pending_status
+    return OrderStatus.PARTIALLY_FILLED
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+
+def _apply_to_position(
+    turn: Turn, fill: Fill, order: Order | None, *, first_of_order: bool
+) -> tuple[Position | None, Position | None]:
+    """Return (position that the fill opened, position that it reduced); a flip gives both."""
+    current = turn.positions.get(fill.symbol)
+    change = apply_fill(current.net if current else NetPosition(fill.symbol), fill)
+    opening_fee = fill.commission * change.opened_quantity / fill.quantity
+    reduced = None
+    if current is not None and change.closed_quantity > 0:
+        reduced = current.reduced(change, fill, fill.commission - opening_fee)
+        if reduced.net.is_flat:
+            reduced = replace(reduced, closed_at=fill.time, closed_by=_close_reason(reduced, fill, order))
+        turn.save_position(reduced)
+    if change.opened_quantity == 0:
+        return None, reduced
+    if current is not None and reduced is None:
+        turn.save_position(_retriggered(turn, current.increased(change, fill, opening_fee)))
+        return None, None
+    opened = _new_position(turn, fill, order, change, first_of_order=first_of_order)
+    opened = opened.increased(change, fill, opening_fee)
+    turn.save_position(opened)
+    return opened, reduced
+
+
+def _new_position(
+    turn: Turn, fill: Fill, order: Order | None, change: PositionChange, *, first_of_order: bool
+) -> Position:
+    net = NetPosition(fill.symbol)
+    is_long = change.after.quantity > 0
+    if order is None or order.leg is not Leg.ENTRY:
+        return _strangers_position(turn, fill, is_long=is_long, net=net)
+    # What fills after its position was closed already is a position of its own.
+    position_id = order.position_id
+    if not first_of_order:
+        position_id = derive_id("position", turn.account, order.client_order_id, str(fill.trade_id))
+    return Position(
+        position_id=position_id,
+        symbol=fill.symbol,
+        origin=Origin.SIGNAL,
+        trace_id=order.provenance.trace_id,
+        cause_event_id=order.cause_event_id if first_of_order else position_id,
+        is_long=is_long,
+        net=net,
+        leverage=order.leverage,
+        opened_at=fill.time,
+        opening_event_id=turn.next_event_id(),
+        plan=order.plan,
+    )
+
+
+def _strangers_position(turn: Turn, fill: Fill, *, is_long: bool, net: NetPosition) -> Position:
+    name = (turn.account, "external", fill.symbol, str(fill.trade_id))
+    return Position(
+        position_id=derive_id("position", *name),
+        symbol=fill.symbol,
+        origin=Origin.EXTERNAL,
+        trace_id=derive_id("trace", *name),
+        cause_event_id=derive_id("cause", *name),
+        is_long=is_long,
+        net=net,
+        leverage=max(1, int(turn.context.rules.default_leverage)),
+        opened_at=fill.time,
+        opening_event_id=turn.next_event_id(),
+        plan=EntryPlan(stop_loss_pct=turn.context.rules.default_stop_loss_pct, take_profit_pct=None),
+    )
+
+
+def _retriggered(turn: Turn, position: Position) -> Position:
+    """A position that grew has another entry price: its stop and target move with it."""
+    instrument = turn.context.instruments.get(position.symbol)
+    if position.stop_price is None or instrument is None or position.origin is Origin.EXTERNAL:
+        return position
+    return position.with_triggers(instrument)
+
+
+def _close_reason(position: Position, fill: Fill, order: Order | None) -> ExitReason:
+    if order is None:
+        return ExitReason.LIQUIDATION if fill.client_order_id.startswith(_FORCED) else ExitReason.MANUAL
+    if order.leg is Leg.EXIT and position.exit is not None:
+        return position.exit.reason
+    return _LEG_REASONS.get(order.leg, ExitReason.MANUAL)
+
+
+# -- events ------------------------------------------------------------------------------------------------------------
+
+
+def _publish_trade(turn: Turn, fill: Fill, order: Order | None, position: Position | None) -> tuple[str, str]:
+    """Return (event id, trace id) of the ``order.updated`` that carries the trade."""
+    if order is not None:
+        return turn.publish_order(order, fill=fill), order.provenance.trace_id
+    trace = position.trace_id if position is not None else turn.own_trace()
+    forced = fill.client_order_id.startswith(_FORCED)
+    payload = facts.stranger_order_updated(fill, "LIQUIDATION" if forced else "EXTERNAL")
+    return turn.publish("order.updated", payload, trace_id=trace, causation_id=None), trace
+
+
+def settle(turn: Turn, order: Order, cause: str) -> None:
+    """Give the last word on an order that is final: ``execution.result``, once."""
+    if order.settled or not order.is_final:
+        return
+    turn.save_order(replace(order, settled=True))
+    if order.leg is not Leg.ENTRY and order.filled_quantity == 0:
+        return  # a stop that was cancelled, an exit that is tried again: nothing was executed
+    turn.publish(
+        "execution.result",
+        facts.execution_result(order, turn.context),
+        trace_id=order.provenance.result_trace_id,
+        causation_id=order.provenance.result_causation_id or cause,
+    )
+    position = turn.positions.get(order.symbol)
+    if position is not None and position.exit is not None and order.leg is Leg.EXIT:
+        # The signal behind the exit has its answer; a second exit order answers only for itself.
+        turn.save_position(replace(position, exit=replace(position.exit, result_causation_id="")))
+
+
+def _publish_closed(turn: Turn, position: Position, cause: str) -> None:
+    if not position.is_announced:
+        position = announce(turn, position)
+    turn.publish("position.closed", facts.position_closed(position), trace_id=position.trace_id, causation_id=cause)
+    _answer_overtaken_exit(turn, position)
+
+
+def _answer_overtaken_exit(turn: Turn, position: Position) -> None:
+    """Answer the signal whose exit came too late: something else closed the position first."""
+    plan = position.exit
+    if plan is None or not plan.result_causation_id or _exit_answered(turn, position):
+        return
+    assert position.closed_by is not None
+    turn.publish(
+        "execution.result",
+        facts.refused_signal(
+            position.symbol,
+            position.close_side,
+            f"the position was closed by {position.closed_by.value} first",
+            arrival_price=None,
+        ),
+        trace_id=plan.result_trace_id,
+        causation_id=plan.result_causation_id,
+    )
+
+
+def _exit_answered(turn: Turn, position: Position) -> bool:
+    return any(
+        order.leg is Leg.EXIT and order.position_id == position.position_id and order.filled_quantity > 0
+        for order in turn.orders.values()
+    )
+
+
+def announce(turn: Turn, position: Position) -> Position:
+    """Publish ``position.opened`` with the triggers of stop and target; return the position."""
+    instrument = turn.context.instruments.get(position.symbol)
+    if instrument is not None and position.stop_price is None and not position.net.is_flat:
+        position = position.with_triggers(instrument, _trigger_reference(turn, position))
+    event_id = turn.publish(
+        "position.opened",
+        facts.position_opened(position),
+        trace_id=position.trace_id,
+        causation_id=position.opening_event_id,
+    )
+    position = replace(position, opened_event_id=event_id)
+    turn.save_position(position)
+    return position
+
+
+def _trigger_reference(turn: Turn, position: Position) -> Decimal | None:
+    """A stranger's position may be far under water: its stop is measured from where the market is now."""
+    if position.origin is Origin.SIGNAL:
+        return None
+    mark = turn.book.price_of(position)
+    return min(mark, position.net.entry_price) if position.is_long else max(mark, position.net.entry_price)
+
+
+def _alert_disbelief(turn: Turn, order: Order, cause: str) -> None:
+    if order.status in (OrderStatus.ABSENT, OrderStatus.REJECTED):
+        turn.alert(
+            "FILL_AFTER_REFUSAL",
+            f"{order.symbol} {order.client_order_id}: filled although it counted as {order.status.value}",
+            severity="CRITICAL",
+            symbols=(order.symbol,),
+            trace_id=order.provenance.trace_id,
+            causation_id=cause,
+        )
+
+
+def _alert_stranger(turn: Turn, position: Position, cause: str) -> None:
+    turn.alert(
+        "EXTERNAL_POSITION",
+        f"{position.symbol}: a position of {position.net.quantity} that no signal asked for was adopted",
+        severity="HIGH",
+        symbols=(position.symbol,),
+        trace_id=position.trace_id,
+        causation_id=cause,
+    )

@@ -1,0 +1,78 @@
+"""From events of the bus to inputs: where the floats of payloads become Decimals."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from services.exec_risk_service.domain.inputs import Action, CandleClosed, Cause, Signal, SignalReceived
+from shared.errors import InvalidInputError
+from shared.events.envelope import Event, EventMetadata
+from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
+from shared.trading.candles import Candle
+from shared.trading.money import to_decimal
+
+
+def signal_received(event: Event[SignalGeneratedPayload]) -> SignalReceived:
+    """Return the input of one ``signal.generated``.
+
+    Raises:
+        InvalidInputError: A number in the signal's metadata is none.
+    """
+    payload = event.payload
+    return SignalReceived(
+        cause=_cause(event.metadata),
+        signal=Signal(
+            symbol=payload.symbol,
+            action=Action(payload.action),
+            confidence=payload.confidence,
+            model=payload.model_source,
+            price=_optional(payload.price, "price"),
+            size_usd=_optional(payload.suggested_size_usd, "suggested_size_usd"),
+            leverage=_optional(payload.suggested_leverage, "suggested_leverage"),
+            stop_loss_pct=_optional(payload.metadata.get("stop_loss_pct"), "metadata.stop_loss_pct"),
+            take_profit_pct=_optional(payload.metadata.get("take_profit_pct"), "metadata.take_profit_pct"),
+            at=_decided_at(event),
+        ),
+    )
+
+
+def candle_closed(event: Event[CandleClosedPayload]) -> CandleClosed:
+    """Return the input of one ``candle.closed``."""
+    payload = event.payload
+    return CandleClosed(
+        cause=_cause(event.metadata),
+        candle=Candle(
+            symbol=payload.symbol,
+            timeframe=payload.timeframe,
+            open_time=payload.open_time,
+            open=payload.open,
+            high=payload.high,
+            low=payload.low,
+            close=payload.close,
+            volume=payload.volume,
+        ),
+    )
+
+
+def _cause(metadata: EventMetadata) -> Cause:
+    return Cause(event_id=metadata.event_id, trace_id=metadata.trace_id)
+
+
+def _optional(value: Any, name: str) -> Decimal | None:
+    return None if value is None else to_decimal(value, name=name)
+
+
+def _decided_at(event: Event[SignalGeneratedPayload]) -> datetime:
+    """Return the close of the candle behind the signal; of a signal that does not say it, when it was published."""
+    text = event.payload.metadata.get("candle_close_time")
+    if text is None:
+        return event.metadata.timestamp
+    try:
+        moment = datetime.fromisoformat(str(text))
+    except ValueError:
+        raise InvalidInputError(f"metadata.candle_close_time must be an ISO 8601 time, was {text!r}") from None
+    if moment.tzinfo is None:
+        raise InvalidInputError(f"metadata.candle_close_time must say its time zone, was {text!r}")
+    return moment

@@ -1,0 +1,186 @@
+"""The ordered list of things that happen to the account: exec-risk is a fold over these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
+from shared.trading.candles import Candle
+from shared.trading.orders import Side
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """The event behind an input: marked as handled in the same transaction as its effect."""
+
+    event_id: str
+    trace_id: str
+
+
+class Action(StrEnum):
+    """What a signal asks for."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+    HOLD = "HOLD"
+
+    @property
+    def side(self) -> Side:
+        """Side of the order that would follow; HOLD has none."""
+        return Side(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What ai-service suggests.
+
+    Attributes:
+        symbol: Venue symbol.
+        action: BUY, SELL or HOLD.
+        confidence: 0 to 1.
+        model: Name of its source.
+        price: Close of the candle that it answers, USDT; None when it was not said.
+        size_usd: Suggested value of the position, USDT; None when it was not said.
+        leverage: Suggested leverage; None when it was not said.
+        stop_loss_pct: Suggested distance of the stop, percent; None for the default.
+        take_profit_pct: Suggested distance of the target, percent; None for the default.
+        at: Market time of the decision.
+    """
+
+    symbol: str
+    action: Action
+    confidence: float
+    model: str
+    price: Decimal | None
+    size_usd: Decimal | None
+    leverage: Decimal | None
+    stop_loss_pct: Decimal | None
+    take_profit_pct: Decimal | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SignalReceived:
+    """``signal.generated`` arrived."""
+
+    cause: Cause
+    signal: Signal
+
+
+@dataclass(frozen=True, slots=True)
+class CandleClosed:
+    """``candle.closed`` arrived: a mark price, and market time moved."""
+
+    cause: Cause
+    candle: Candle
+
+
+@dataclass(frozen=True, slots=True)
+class SendStarted:
+    """The next thing that happens is the request: from here on the order may exist."""
+
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SendRefused:
+    """The exchange definitively refused the order.
+
+    Attributes:
+        client_order_id: The order.
+        reason: Code and text of the exchange.
+        code: Numeric Binance code.
+        is_retryable: The refusal was about the moment (overload, rate limit), not about the order.
+    """
+
+    client_order_id: str
+    reason: str
+    code: int | None = None
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLost:
+    """No one knows whether the order exists: it must be looked up, never sent again."""
+
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenAbsent:
+    """The order never reached the exchange."""
+
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRefused:
+    """A cancel did not work: the order is asked for again later."""
+
+    client_order_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalletObserved:
+    """The exchange's wallet balance, read at ``time`` (market time) while no fill was under way."""
+
+    wallet: Decimal
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PositionObserved:
+    """The exchange's position, read while no fill was under way; it overrules ours."""
+
+    symbol: str
+    quantity: Decimal
+    entry_price: Decimal
+    mark_price: Decimal
+    time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class FillsConfirmed:
+    """Every trade of ``symbol`` up to ``trade_id`` is known: the next look begins after it."""
+
+    symbol: str
+    trade_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepDue:
+    """A timer says: protect what is naked and try refused exits of ``symbol`` again.
+
+    Attributes:
+        symbol: Venue symbol.
+        time: Market time.
+        distrusted: Client ids of protective orders whose answer is missing for too long to count on them.
+    """
+
+    symbol: str
+    time: datetime
+    distrusted: tuple[str, ...] = ()
+
+
+Input = (
+    SignalReceived
+    | CandleClosed
+    | SendStarted
+    | SendRefused
+    | AnswerLost
+    | ProvenAbsent
+    | CancelRefused
+    | OrderReport
+    | FillReport
+    | CashReport
+    | WalletObserved
+    | PositionObserved
+    | FillsConfirmed
+    | UpkeepDue
+)

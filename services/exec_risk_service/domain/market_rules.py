@@ -1,0 +1,52 @@
+"""A closed candle: the new mark price, and everything that market time decides."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from services.exec_risk_service.domain import facts
+from services.exec_risk_service.domain.book import Mark
+from services.exec_risk_service.domain.inputs import CandleClosed, Cause
+from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
+from services.exec_risk_service.domain.step import Turn
+from services.exec_risk_service.domain.upkeep import upkeep, want_exit
+from shared.trading.candles import Candle
+
+
+def on_candle(turn: Turn, item: CandleClosed) -> None:
+    """Apply one candle; one that is older than the mark price changes nothing."""
+    candle = item.candle
+    known = turn.marks.get(candle.symbol)
+    if known is not None and candle.close_time <= known.at:
+        return
+    mark = Decimal(str(candle.close))
+    turn.marks[candle.symbol] = Mark(mark, candle.close_time)
+    position = turn.positions.get(candle.symbol)
+    if position is not None:
+        _revalue(turn, position, candle, mark)
+        _close_when_held_too_long(turn, item.cause, candle)
+    turn.mark_equity(candle.close_time)
+    turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
+    upkeep(turn, candle.symbol, at=candle.close_time, urgent=True)
+
+
+def _revalue(turn: Turn, position: Position, candle: Candle, mark: Decimal) -> None:
+    # High and low say something about the position only when it was open for the whole candle.
+    whole = candle.open_time >= position.opened_at
+    position = position.seen(mark, *(Decimal(str(price)) for price in (candle.high, candle.low) if whole))
+    turn.save_position(position)
+    if position.is_announced:
+        turn.publish(
+            "position.updated",
+            facts.position_updated(position, mark),
+            trace_id=position.trace_id,
+            causation_id=position.opened_event_id,
+        )
+
+
+def _close_when_held_too_long(turn: Turn, cause: Cause, candle: Candle) -> None:
+    position = turn.positions[candle.symbol]
+    ours = position.origin is Origin.SIGNAL
+    if ours and candle.close_time - position.opened_at >= turn.context.rules.max_holding:
+        plan = ExitPlan(ExitReason.TIMEOUT, cause.event_id, position.trace_id)
+        want_exit(turn, position, plan)

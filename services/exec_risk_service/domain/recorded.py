@@ -1,0 +1,96 @@
+"""Inputs written into the events that they cause, and read back: recorded events sorted by step replay the account."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+
+from services.exec_risk_service.domain.from_events import candle_closed, signal_received
+from services.exec_risk_service.domain.inputs import CandleClosed, Input, SignalReceived
+from services.exec_risk_service.domain.rules import Context
+from shared.errors import InvalidInputError
+from shared.events.envelope import Event
+from shared.trading.policy import RiskMode
+
+_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Input)}
+_ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in _KINDS.values() if kind not in (SignalReceived, CandleClosed)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedInput:
+    """One input as it was applied.
+
+    Attributes:
+        step: Its place in the order of the account.
+        item: The input.
+        now: Wall time at which it was applied.
+        policy_mode: Mode of the policy that was in force; likewise its version.
+        policy_version: Version of that policy.
+    """
+
+    step: int
+    item: Input
+    now: datetime
+    policy_mode: RiskMode
+    policy_version: int
+
+
+def record_input(item: Input, context: Context) -> dict[str, Any]:
+    """Return ``item`` as JSON values; of an event only its id, because the event itself is archived."""
+    body: dict[str, Any]
+    if isinstance(item, SignalReceived | CandleClosed):
+        body = {"event_id": item.cause.event_id}
+    else:
+        body = _ADAPTERS[type(item)].dump_python(item, mode="json")
+    return {
+        "kind": type(item).__name__,
+        "body": body,
+        "now": context.now.isoformat(),
+        "policy": [context.policy.mode.value, context.policy.version],
+    }
+
+
+def recorded_inputs(events: Iterable[Event[Any]]) -> list[RecordedInput]:
+    """Return the inputs of one account in the order in which they were applied.
+
+    Args:
+        events: Archived events of one run, in any order: those of exec-risk, and the signals and candles behind them.
+
+    Raises:
+        InvalidInputError: An input names a signal or candle that is not among the events.
+    """
+    by_id = {event.metadata.event_id: event for event in events}
+    recorded = [
+        _read(event.payload.metadata["step"], event.payload.metadata["input"], by_id)
+        for event in by_id.values()
+        if "input" in event.payload.metadata
+    ]
+    return sorted(recorded, key=lambda one: one.step)
+
+
+def _read(step: int, written: dict[str, Any], events: dict[str, Event[Any]]) -> RecordedInput:
+    mode, version = written["policy"]
+    return RecordedInput(
+        step=step,
+        item=_read_item(_KINDS[written["kind"]], written["body"], events),
+        now=datetime.fromisoformat(written["now"]),
+        policy_mode=RiskMode(mode),
+        policy_version=version,
+    )
+
+
+def _read_item(kind: type[Any], body: dict[str, Any], events: dict[str, Event[Any]]) -> Input:
+    if kind not in (SignalReceived, CandleClosed):
+        item: Input = _ADAPTERS[kind].validate_python(body)
+        return item
+    try:
+        event = events[body["event_id"]]
+    except KeyError:
+        raise InvalidInputError(f"event {body['event_id']} is not among the recorded events") from None
+    return signal_received(event) if kind is SignalReceived else candle_closed(event)

@@ -1,0 +1,215 @@
+"""Pre-trade checks: each takes an order and a view, and returns the reason against the order or None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from services.exec_risk_service.domain.rules import Rules
+from shared.trading.instruments import Instrument
+from shared.trading.orders import Side
+from shared.trading.policy import PolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class EntryOrder:
+    """An order that would open a position.
+
+    Attributes:
+        symbol: Venue symbol.
+        side: BUY or SELL.
+        size_usd: Value of the position, USDT.
+        quantity: Base asset, on the lot grid.
+        price: Price that the size was computed at, USDT.
+        leverage: Leverage.
+        stop_loss_pct: Distance of its stop, percent.
+        confidence: Of the signal, 0 to 1.
+    """
+
+    symbol: str
+    side: Side
+    size_usd: Decimal
+    quantity: Decimal
+    price: Decimal
+    leverage: Decimal
+    stop_loss_pct: Decimal
+    confidence: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class RiskView:
+    """What the checks may look at. None means unknown, and unknown means no.
+
+    Attributes:
+        policy: Policy in force.
+        rules: Limits of the installation.
+        instrument: Filters of the symbol.
+        mark: Newest mark price of the symbol, USDT.
+        equity: Wallet plus open profit, USDT.
+        available: Equity not bound as margin, USDT.
+        drawdown: Fraction below the day's peak equity.
+        open_positions: Symbols with a position or with an entry under way.
+    """
+
+    policy: PolicyState
+    rules: Rules
+    instrument: Instrument | None
+    mark: Decimal | None
+    equity: Decimal | None
+    available: Decimal | None
+    drawdown: Decimal | None
+    open_positions: int
+
+
+Check = Callable[[EntryOrder, RiskView], str | None]
+
+
+def numbers_are_sound(order: EntryOrder, view: RiskView) -> str | None:
+    """Every number of the order and of the account is finite, and those that must be are above 0."""
+    above_zero = {
+        "size_usd": order.size_usd,
+        "price": order.price,
+        "leverage": order.leverage,
+        "stop_loss_pct": order.stop_loss_pct,
+    }
+    for name, value in above_zero.items():
+        if not value.is_finite() or value <= 0:
+            return f"{name} must be a number above 0, was {value}"
+    others = (order.quantity, order.confidence, view.mark, view.equity, view.available, view.drawdown)
+    for number in others:
+        if number is not None and not number.is_finite():
+            return f"a number of the order or the account is not finite: {number}"
+    return None
+
+
+def policy_is_fresh(_order: EntryOrder, view: RiskView) -> str | None:
+    """The policy store answers; a remembered policy is good for exits only."""
+    return f"policy version {view.policy.version} is stale: the store cannot be reached" if view.policy.stale else None
+
+
+def account_is_known(_order: EntryOrder, view: RiskView) -> str | None:
+    """The wallet was read from the exchange."""
+    if view.equity is None or view.available is None or view.drawdown is None:
+        return "the account is unknown: no balance was read from the exchange yet"
+    return f"equity {view.equity:.2f} USD is not above 0" if view.equity <= 0 else None
+
+
+def instrument_is_known(order: EntryOrder, view: RiskView) -> str | None:
+    """The exchange lists the symbol."""
+    return f"{order.symbol} is not listed on the exchange" if view.instrument is None else None
+
+
+def price_is_plausible(order: EntryOrder, view: RiskView) -> str | None:
+    """The order's price lies in a band around the newest mark price."""
+    if view.mark is None or view.mark <= 0:
+        return f"no mark price of {order.symbol} is known yet"
+    deviation = abs(order.price / view.mark - 1)
+    if deviation > view.rules.max_price_deviation:
+        limit = view.rules.max_price_deviation * 100
+        return (
+            f"price {order.price} is {deviation * 100:.1f} % away from the mark price {view.mark}; limit {limit:.1f} %"
+        )
+    return None
+
+
+def confidence_is_enough(order: EntryOrder, view: RiskView) -> str | None:
+    """The signal is as confident as the policy asks."""
+    limit = Decimal(str(view.policy.policy.global_min_confidence))
+    if order.confidence < limit:
+        return f"confidence {order.confidence} is below the policy's minimum {limit}"
+    return None
+
+
+def within_leverage(order: EntryOrder, view: RiskView) -> str | None:
+    """Leverage stays within policy, settings and the exchange's first bracket."""
+    limit = max_leverage(view)
+    return f"leverage {order.leverage:f} is above the limit {limit:f}" if order.leverage > limit else None
+
+
+def within_size(order: EntryOrder, view: RiskView) -> str | None:
+    """Size reaches the exchange's minimum and stays under the cap."""
+    cap = max_position_size(view)
+    if order.size_usd > cap:
+        return f"size {order.size_usd:.2f} USD is above the cap {cap:.2f} USD"
+    if order.quantity <= 0:
+        return f"size {order.size_usd:.2f} USD is below the exchange's smallest order"
+    if order.quantity * order.price > order.size_usd:
+        return f"quantity {order.quantity} at {order.price} is worth more than the size {order.size_usd:.2f} USD"
+    return None
+
+
+def within_risk_at_stop(order: EntryOrder, view: RiskView) -> str | None:
+    """The loss at the stop stays within the fraction of equity that one trade may lose."""
+    assert view.equity is not None
+    loss = order.size_usd * order.stop_loss_pct / 100
+    allowed = view.equity * Decimal(str(view.policy.policy.max_risk_pct_per_trade))
+    if loss > allowed:
+        return f"loss at the stop would be {loss:.2f} USD; one trade may lose {allowed:.2f} USD"
+    return None
+
+
+def within_available_margin(order: EntryOrder, view: RiskView) -> str | None:
+    """The margin is free, with open orders and unknown outcomes counted as used."""
+    assert view.available is not None
+    needed = order.size_usd / order.leverage
+    if needed > view.available:
+        return f"margin of {needed:.2f} USD is needed, {view.available:.2f} USD are available"
+    return None
+
+
+def within_open_positions(_order: EntryOrder, view: RiskView) -> str | None:
+    """One more position is allowed; entries under way count."""
+    limit = max_positions(view)
+    if view.open_positions >= limit:
+        return f"{view.open_positions} positions are open or being opened; limit {limit}"
+    return None
+
+
+def within_daily_drawdown(_order: EntryOrder, view: RiskView) -> str | None:
+    """Equity did not fall too far below the day's peak."""
+    assert view.drawdown is not None
+    limit = max_daily_drawdown(view)
+    if view.drawdown >= limit:
+        return f"daily drawdown is {view.drawdown * 100:.2f} %; entries stop at {limit * 100:.2f} %"
+    return None
+
+
+def max_leverage(view: RiskView) -> Decimal:
+    """Return the lowest of the leverage limits."""
+    limits = [Decimal(str(view.policy.policy.max_leverage)), view.rules.max_leverage]
+    if view.instrument is not None:
+        limits.append(Decimal(view.instrument.max_leverage))
+    return min(limits)
+
+
+def max_position_size(view: RiskView) -> Decimal:
+    """Return the lower of the size caps, USDT."""
+    return min(Decimal(str(view.policy.policy.position_size_cap)), view.rules.max_position_size_usd)
+
+
+def max_positions(view: RiskView) -> int:
+    """Return the lower of the limits on open positions."""
+    return min(view.policy.policy.max_positions, view.rules.max_open_positions)
+
+
+def max_daily_drawdown(view: RiskView) -> Decimal:
+    """Return the lower of the drawdown limits, a fraction."""
+    return min(Decimal(str(view.policy.policy.max_daily_drawdown)), view.rules.max_daily_drawdown)
+
+
+#: In this order; the first reason wins. What is unknown comes first, so that the later checks may rely on it.
+CHECKS: tuple[Check, ...] = (
+    numbers_are_sound,
+    policy_is_fresh,
+    account_is_known,
+    instrument_is_known,
+    price_is_plausible,
+    confidence_is_enough,
+    within_leverage,
+    within_size,
+    within_risk_at_stop,
+    within_available_margin,
+    within_open_positions,
+    within_daily_drawdown,
+)

@@ -1,0 +1,59 @@
+"""What a decision may read besides the book: settings, the policy, the instruments, the wall time of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from shared.trading.instruments import Instrument
+from shared.trading.policy import PolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Limits of this installation; the policy may be stricter, never looser.
+
+    Attributes:
+        max_leverage: Highest leverage.
+        max_position_size_usd: Largest position, USDT.
+        max_open_positions: Open positions at the same time.
+        max_daily_drawdown: Fraction below the day's peak equity at which entries stop.
+        max_price_deviation: Fraction by which a signal's price may differ from the newest mark price.
+        default_leverage: Leverage of a signal that suggests none.
+        default_stop_loss_pct: Distance of the stop, percent, of a signal that suggests none.
+        default_take_profit_pct: Distance of the target, percent, of a signal that suggests none; None for no target.
+        max_holding: Market time after which a position is closed.
+        exit_retry: Wall time between two tries of a refused exit.
+        max_stop_tries: Stop orders per position after which it is closed instead.
+    """
+
+    max_leverage: Decimal = Decimal(20)
+    max_position_size_usd: Decimal = Decimal(10_000)
+    max_open_positions: int = 10
+    max_daily_drawdown: Decimal = Decimal("0.10")
+    max_price_deviation: Decimal = Decimal("0.20")
+    default_leverage: Decimal = Decimal(1)
+    default_stop_loss_pct: Decimal = Decimal(2)
+    default_take_profit_pct: Decimal | None = Decimal(4)
+    max_holding: timedelta = timedelta(hours=48)
+    exit_retry: timedelta = timedelta(seconds=1)
+    max_stop_tries: int = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Read-only surroundings of one step.
+
+    Attributes:
+        rules: Settings.
+        policy: Policy in force.
+        instruments: Filters by venue symbol.
+        now: Wall time; it enters only durations that are reported, and the pace of retries.
+    """
+
+    rules: Rules
+    policy: PolicyState
+    instruments: Mapping[str, Instrument]
+    now: datetime

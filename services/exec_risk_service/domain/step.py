@@ -1,0 +1,274 @@
+"""One applied input: the book after it, and everything that must be stored, published and sent because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Literal
+
+from services.exec_risk_service.domain import facts
+from services.exec_risk_service.domain.account import AccountState
+from services.exec_risk_service.domain.book import Book, Mark, TradeMemory, remember_orders
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.risk_checks import max_daily_drawdown, max_positions
+from services.exec_risk_service.domain.risk_engine import risk_view
+from services.exec_risk_service.domain.rules import Context
+from shared.events.envelope import EventPayload
+from shared.events.v3 import RiskAlertPayload
+from shared.ids import derive_id
+from shared.trading.policy import Fraction, to_percent
+from shared.trading.positions import Fill
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One event to publish, with the id that it keeps however often it is published."""
+
+    event_type: str
+    payload: EventPayload
+    event_id: str
+    trace_id: str
+    causation_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitOrder:
+    """Send the intent ``client_order_id``; exits have their own lane."""
+
+    client_order_id: str
+    is_exit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOrder:
+    """Cancel the resting order ``client_order_id``."""
+
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """Compare ``symbol`` with the exchange: it contradicted what we believe."""
+
+    symbol: str
+
+
+Request = SubmitOrder | CancelOrder | Reconcile
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one input did. Stored in one transaction; then the book is swapped and the requests go out.
+
+    Attributes:
+        number: 1, 2, ... per account.
+        cause_event_id: Bus event behind the input, to be marked as handled; None for reports of the exchange.
+        book: The account after the input.
+        orders: Orders that are new or changed.
+        fills: Trades booked.
+        positions: Positions that are new, changed or closed.
+        confirmed: ``(symbol, trade id)`` up to which every trade is known, where that moved.
+        facts: Events in the order of their publication.
+        requests: What to send afterwards.
+    """
+
+    number: int
+    cause_event_id: str | None
+    book: Book
+    orders: tuple[Order, ...] = ()
+    fills: tuple[Fill, ...] = ()
+    positions: tuple[Position, ...] = ()
+    confirmed: tuple[tuple[str, int], ...] = ()
+    facts: tuple[Fact, ...] = ()
+    requests: tuple[Request, ...] = ()
+
+
+class Turn:
+    """Collects what one input does. Lives only inside ``decide``; nothing of it escapes but the finished step."""
+
+    def __init__(self, book: Book, context: Context) -> None:
+        self.context = context
+        self.number = book.step + 1
+        self.cash: AccountState = book.cash
+        self.orders: dict[str, Order] = dict(book.orders)
+        self.positions: dict[str, Position] = dict(book.positions)
+        self.marks: dict[str, Mark] = dict(book.marks)
+        self.trades: dict[str, TradeMemory] = dict(book.trades)
+        self._before = book
+        self._touched_orders: dict[str, Order] = {}
+        self._touched_positions: dict[str, Position] = {}
+        self._fills: list[Fill] = []
+        self._facts: list[Fact] = []
+        self._requests: list[Request] = []
+
+    @property
+    def account(self) -> str:
+        return self._before.account
+
+    @property
+    def book(self) -> Book:
+        """The account as it stands at this point of the turn; a view, only good until the next change."""
+        return Book(
+            account=self.account,
+            step=self.number,
+            cash=self.cash,
+            orders=self.orders,
+            positions=self.positions,
+            marks=self.marks,
+            trades=self.trades,
+        )
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def save_order(self, order: Order) -> None:
+        """Put a new or changed order into the book."""
+        self.orders[order.client_order_id] = order
+        self._touched_orders[order.client_order_id] = order
+
+    def save_position(self, position: Position) -> None:
+        """Put a new or changed position into the book; a flat one leaves it."""
+        self._touched_positions[position.position_id] = position
+        if not position.net.is_flat:
+            self.positions[position.symbol] = position
+        elif self._holds(position):
+            del self.positions[position.symbol]
+
+    def _holds(self, position: Position) -> bool:
+        held = self.positions.get(position.symbol)
+        return held is not None and held.position_id == position.position_id
+
+    def note_fill(self, fill: Fill) -> None:
+        """Remember the trade so that it is booked once."""
+        self._fills.append(fill)
+        self.trades[fill.symbol] = self.trades.get(fill.symbol, TradeMemory()).with_trade(fill.trade_id)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def next_event_id(self) -> str:
+        """Return the id that the next published event will have."""
+        return derive_id("exec-risk", self.account, str(self.number), str(len(self._facts)))
+
+    def publish(self, event_type: str, payload: EventPayload, *, trace_id: str, causation_id: str | None) -> str:
+        """Queue one event; its metadata tells the step. Returns its id."""
+        event_id = self.next_event_id()
+        numbered = payload.model_copy(update={"metadata": {**payload.metadata, "step": self.number}})
+        self._facts.append(Fact(event_type, numbered, event_id, trace_id, causation_id))
+        return event_id
+
+    def publish_order(self, order: Order, *, causation_id: str | None = None, fill: Fill | None = None) -> str:
+        """Save ``order`` and tell its new state; the cause is the event that announced it unless said otherwise."""
+        self.save_order(order)
+        return self.publish(
+            "order.updated",
+            facts.order_updated(order, fill),
+            trace_id=order.provenance.trace_id,
+            causation_id=causation_id or order.provenance.first_event_id,
+        )
+
+    def publish_account(self, *, trace_id: str, causation_id: str | None) -> None:
+        """Tell the account's figures, once they are known."""
+        if self.cash.wallet is not None:
+            payload = facts.account_updated(self.book)
+            self.publish("account.updated", payload, trace_id=trace_id, causation_id=causation_id)
+
+    def alert(
+        self,
+        alert_type: str,
+        message: str,
+        *,
+        severity: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"],
+        symbols: tuple[str, ...] = (),
+        action: Literal["BLOCK_TRADES", "REDUCE_LEVERAGE", "CLOSE_POSITIONS", "EMERGENCY_STOP"] | None = None,
+        trace_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> str:
+        """Tell a person that risk management acted or found something wrong."""
+        book = self.book
+        view = risk_view(book, "", self.context)
+        limit = to_percent(Fraction(float(max_daily_drawdown(view))))
+        payload = RiskAlertPayload(
+            severity=severity,
+            alert_type=alert_type,
+            message=message,
+            current_drawdown_pct=None if view.drawdown is None else float(view.drawdown * 100),
+            max_allowed_drawdown_pct=limit,
+            open_positions_count=len(book.positions),
+            max_positions=max_positions(view),
+            total_exposure_usd=float(book.gross_exposure()),
+            action_taken=action,
+            affected_symbols=symbols or None,
+            risk_profile=self.context.policy.mode.value,
+        )
+        return self.publish("risk.alert", payload, trace_id=trace_id or self.own_trace(), causation_id=causation_id)
+
+    def own_trace(self) -> str:
+        """Return a trace id for what no other trace explains."""
+        return derive_id("trace", self.account, str(self.number))
+
+    # -- after the commit --------------------------------------------------------------------------------------------
+
+    def request(self, request: Request) -> None:
+        """Ask for something to be sent once the step is stored."""
+        self._requests.append(request)
+
+    def mark_equity(self, at: datetime) -> None:
+        """Note the peaks of equity, and alert once a day when entries stop because of the drawdown."""
+        equity = self.book.equity()
+        if equity is None:
+            return
+        self.cash = self.cash.marked(equity, at.date())
+        limit = max_daily_drawdown(risk_view(self.book, "", self.context))
+        drawdown = self.cash.drawdown(equity)
+        if drawdown >= limit and not self.cash.drawdown_alerted:
+            self.cash = replace(self.cash, drawdown_alerted=True)
+            message = (
+                f"daily drawdown {drawdown * 100:.2f} % reached the limit {limit * 100:.2f} %: no new entries today"
+            )
+            self.alert("DRAWDOWN_LIMIT", message, severity="CRITICAL", action="BLOCK_TRADES")
+
+    def finish(self, cause_event_id: str | None, recorded_input: dict[str, Any]) -> Step | None:
+        """Return the step, or None when nothing changed. Its first event carries the input, for replay."""
+        book = self.book
+        if not self._facts and not self._requests and _same_state(book, self._before):
+            return None
+        if self._facts:
+            first = self._facts[0]
+            payload = first.payload.model_copy(update={"metadata": {**first.payload.metadata, "input": recorded_input}})
+            self._facts[0] = replace(first, payload=payload)
+        return Step(
+            number=self.number,
+            cause_event_id=cause_event_id,
+            book=replace(
+                book,
+                orders=self._remembered_orders(),
+                positions=MappingProxyType(self.positions),
+                marks=MappingProxyType(self.marks),
+                trades=MappingProxyType(self.trades),
+            ),
+            orders=tuple(self._touched_orders.values()),
+            fills=tuple(self._fills),
+            positions=tuple(self._touched_positions.values()),
+            confirmed=self._newly_confirmed(),
+            facts=tuple(self._facts),
+            requests=tuple(self._requests),
+        )
+
+    def _remembered_orders(self) -> Mapping[str, Order]:
+        if not self._touched_orders:
+            return self._before.orders
+        return MappingProxyType(remember_orders(self.orders.values()))
+
+    def _newly_confirmed(self) -> tuple[tuple[str, int], ...]:
+        before = self._before.trades
+        return tuple(
+            (symbol, memory.confirmed)
+            for symbol, memory in self.trades.items()
+            if symbol not in before or memory.confirmed != before[symbol].confirmed
+        )
+
+
+def _same_state(one: Book, other: Book) -> bool:
+    return replace(one, step=0) == replace(other, step=0)

@@ -1,0 +1,78 @@
+"""``candle.closed``, the reports of the exchange, and the questions about positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.from_events import candle_closed
+from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.reports import CashChanged, OrderReport, Reconnected, VenueReport
+from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.reconciler import Reconciler
+from shared.events.envelope import Event
+from shared.rpc.commands import (
+    GetPositionsRequest,
+    GetPositionsResult,
+    GetPositionStatusRequest,
+    GetPositionStatusResult,
+)
+from shared.rpc.commands import Position as PositionAnswer
+
+
+class PositionMonitor:
+    """Keeps positions current and tells about them."""
+
+    def __init__(self, ledger: Ledger, reconciler: Reconciler) -> None:
+        self._ledger = ledger
+        self._reconciler = reconciler
+
+    async def on_candle(self, event: Event[Any]) -> None:
+        """Apply one closed candle: mark price, equity, and what market time decides."""
+        await self._ledger.apply(candle_closed(event))
+
+    async def on_report(self, report: VenueReport) -> None:
+        """Apply one line of the user stream."""
+        match report:
+            case Reconnected():
+                await self._reconciler.sweep()
+            case CashChanged():
+                await self._reconciler.fetch_payments()
+            case OrderReport():
+                await self._reconciler.recognise(report)
+                await self._ledger.apply(report)
+            case _:
+                await self._ledger.apply(report)
+
+    async def get_position_status(self, request: GetPositionStatusRequest) -> GetPositionStatusResult:
+        """Return the position of one symbol."""
+        book = self._ledger.book
+        position = book.positions.get(request.symbol)
+        if position is None:
+            return GetPositionStatusResult(status="no_position")
+        return GetPositionStatusResult(status="open", position=position_answer(book, position))
+
+    async def get_positions(self, _request: GetPositionsRequest) -> GetPositionsResult:
+        """Return all open positions by symbol."""
+        book = self._ledger.book
+        return GetPositionsResult(
+            positions=tuple(position_answer(book, book.positions[symbol]) for symbol in sorted(book.positions))
+        )
+
+
+def position_answer(book: Book, position: Position) -> PositionAnswer:
+    """Return ``position`` as the RPC and HTTP interfaces show it."""
+    mark = book.mark(position.symbol)
+    return PositionAnswer(
+        position_id=position.position_id,
+        symbol=position.symbol,
+        side=position.net.side,
+        quantity=float(position.size),
+        entry_price=float(position.net.entry_price),
+        mark_price=None if mark is None else float(mark),
+        unrealized_pnl_usd=None if mark is None else float(position.net.unrealized_pnl(mark)),
+        leverage=float(position.leverage),
+        stop_loss_price=None if position.stop_price is None else float(position.stop_price),
+        take_profit_price=None if position.target_price is None else float(position.target_price),
+        opened_at=position.opened_at,
+    )

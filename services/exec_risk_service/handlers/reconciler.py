@@ -1,0 +1,263 @@
+"""Our book against the exchange's: at the start, after every gap of the user stream, and every half minute.
+
+The exchange is the truth for what exists; the journal is the truth for why. Start and crash recovery are one path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from datetime import timedelta
+from decimal import Decimal
+
+import structlog
+
+from services.exec_risk_service.domain.inputs import (
+    CancelRefused,
+    PositionObserved,
+    ProvenAbsent,
+    UpkeepDue,
+    WalletObserved,
+)
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.reports import OrderReport, VenueAccount, VenuePosition
+from services.exec_risk_service.handlers.fill_reader import FillReader
+from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.order_lookup import OrderLookup
+from services.exec_risk_service.ports import OUR_PREFIX, AccountView, OrderGateway, OrderRef, TradingTerms
+from shared.clock import Clock
+from shared.errors import ConfigurationError, ExchangeError, TransientError
+from shared.trading.money import ZERO
+from shared.trading.orders import OrderStatus
+
+log = structlog.get_logger(__name__)
+
+#: States that can move a position between two reads.
+_MOVING = (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN, OrderStatus.PARTIALLY_FILLED, OrderStatus.TRIGGERED)
+#: States in which an order is on the exchange's list of resting orders, or was until just now.
+_LISTED = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.TRIGGERED)
+#: After this long a fill that the exchange does not list no longer keeps positions from being compared.
+_FILL_LIMIT = timedelta(seconds=60)
+#: A protective order or an exit without an answer for this long is not counted on any more.
+_TRUST_LIMIT = timedelta(seconds=5)
+
+
+class Reconciler:
+    """Compares and repairs. Only the ledger changes the book; this asks the exchange and feeds it."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        gateway: OrderGateway,
+        view: AccountView,
+        terms: TradingTerms,
+        clock: Clock,
+        market_clock: Clock,
+        symbols: Collection[str],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            ledger: The single writer.
+            gateway: Finds and cancels orders.
+            view: Shows the account.
+            terms: Instruments and position mode.
+            clock: Wall clock: ages of orders.
+            market_clock: Market time, for new intents.
+            symbols: Venue symbols that are traded.
+        """
+        self._ledger = ledger
+        self._gateway = gateway
+        self._view = view
+        self._terms = terms
+        self._clock = clock
+        self._market_clock = market_clock
+        self._symbols = tuple(symbols)
+        self._fills = FillReader(ledger, gateway, view)
+        self._lookup = OrderLookup(ledger, gateway, view, self._fills, clock)
+        self._suspicions: dict[str, tuple[object, object]] = {}
+        self._doubted: set[str] = set()
+        self._turn = asyncio.Lock()
+
+    # -- start -------------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Bring journal and exchange together; afterwards signals may be listened to.
+
+        Raises:
+            ConfigurationError: The account is in hedge mode.
+            TransientError: Exchange or journal cannot be reached.
+        """
+        async with self._turn:
+            await self._recover()
+        await self.upkeep()
+        await self._sweep_doubted()
+        book = self._ledger.book
+        log.info("account_recovered", account=book.account, step=book.step, positions=len(book.positions))
+
+    async def _recover(self) -> None:
+        if not await self._terms.is_one_way():
+            raise ConfigurationError(
+                "the exchange account is in hedge mode; switch it to one-way mode (POST /fapi/v1/positionSide/dual)"
+            )
+        await self._ledger.load(await self._terms.instruments())
+        await self._drop_unsent()
+        await self._forget_cancels()
+        await self._look_up_unfinished()
+        await self._compare_orders()
+        for _ in range(2):  # the second look confirms what the first one only suspected
+            await self._read_all_fills()
+            await self._fills.read_payments()
+            await self._compare_account()
+
+    async def _drop_unsent(self) -> None:
+        """An intent that was stored but never marked as sent is not sent late: its moment has passed."""
+        for order in self._ledger.book.unfinished_orders():
+            if order.status is OrderStatus.INITIALIZED:
+                await self._ledger.apply(ProvenAbsent(order.client_order_id, "never sent: the process ended first"))
+
+    async def _forget_cancels(self) -> None:
+        """A cancel that was decided may never have been sent: it is decided again if the order still rests."""
+        for order in self._ledger.book.unfinished_orders():
+            await self._ledger.apply(CancelRefused(order.client_order_id, "the process ended first"))
+
+    async def _look_up_unfinished(self) -> None:
+        for order in self._ledger.book.unfinished_orders():
+            await self._lookup.look_up(order)
+
+    # -- while running -------------------------------------------------------------------------------------------------
+
+    async def chase(self) -> None:
+        """Look up orders whose state or fills are missing."""
+        async with self._turn:
+            await self._lookup.chase()
+        await self._sweep_doubted()
+
+    async def sweep(self) -> None:
+        """Compare everything: orders, fills, payments, positions, wallet."""
+        async with self._turn:
+            await self._compare_orders()
+            await self._read_all_fills()
+            await self._fills.read_payments()
+            await self._compare_account()
+        await self.upkeep()
+        await self._sweep_doubted()
+
+    async def sweep_symbol(self, symbol: str) -> None:
+        """The exchange contradicted what we believe of ``symbol``: compare it, now or when the present work is done."""
+        self._doubted.add(symbol)
+        if not self._turn.locked():
+            await self._sweep_doubted()
+
+    async def _sweep_doubted(self) -> None:
+        while self._doubted:
+            async with self._turn:
+                symbol = min(self._doubted)
+                self._doubted.discard(symbol)
+                for _ in range(2):  # a difference counts when it is seen twice
+                    await self._fills.read_fills(symbol)
+                    await self._compare_account()
+            await self.upkeep()
+
+    async def fetch_payments(self) -> None:
+        """Read funding and transfers."""
+        async with self._turn:
+            await self._fills.read_payments()
+
+    async def recognise(self, report: OrderReport) -> None:
+        """Learn which of our conditional orders an unknown report may come from."""
+        await self._fills.recognise(report)
+
+    async def upkeep(self) -> None:
+        """Protect, exit and tidy up wherever something is due."""
+        book = self._ledger.book
+        symbols = set(book.positions) | {order.symbol for order in book.open_orders() if order.is_reduce_only}
+        distrusted = tuple(
+            order.client_order_id for order in book.open_orders() if order.is_reduce_only and self._is_silent(order)
+        )
+        for symbol in sorted(symbols):
+            await self._ledger.apply(UpkeepDue(symbol, self._market_clock.now(), distrusted))
+
+    @property
+    def suspects_something(self) -> bool:
+        """A difference was seen once: the next sweep should come soon."""
+        return bool(self._suspicions)
+
+    def _is_silent(self, order: Order) -> bool:
+        waiting = order.status in (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN)
+        return waiting and order.sent_at is not None and self._clock.now() - order.sent_at > _TRUST_LIMIT
+
+    # -- orders --------------------------------------------------------------------------------------------------------
+
+    async def _compare_orders(self) -> None:
+        """Take over the state of resting orders; cancel those of ours that nobody remembers."""
+        before = self._ledger.book
+        resting = await self._view.open_orders()
+        for report in resting:
+            if report.client_order_id in self._ledger.book.orders:
+                await self._ledger.apply(report)
+            elif report.client_order_id.startswith(OUR_PREFIX):
+                await self._cancel_orphan(report)
+        listed = {report.client_order_id for report in resting}
+        for order in before.open_orders():
+            if order.status in _LISTED and order.client_order_id not in listed:
+                await self._lookup.look_up(order)
+
+    async def _cancel_orphan(self, report: OrderReport) -> None:
+        log.warning("orphan_order", client_order_id=report.client_order_id, symbol=report.symbol)
+        try:
+            await self._gateway.cancel(OrderRef(report.symbol, report.client_order_id, is_algo=report.is_algo))
+        except (ExchangeError, TransientError) as error:
+            log.warning("orphan_not_cancelled", client_order_id=report.client_order_id, error=str(error))
+
+    # -- fills and account ---------------------------------------------------------------------------------------------
+
+    async def _read_all_fills(self) -> None:
+        book = self._ledger.book
+        known = {order.symbol for order in book.unfinished_orders()} | set(book.positions)
+        for symbol in sorted(known.union(self._symbols)):
+            await self._fills.read_fills(symbol)
+
+    async def _compare_account(self) -> None:
+        venue = await self._view.account()
+        theirs = {position.symbol: position for position in venue.positions}
+        for symbol in sorted(theirs.keys() | self._ledger.book.positions.keys()):
+            await self._compare_position(symbol, theirs.get(symbol))
+        await self._compare_wallet(venue)
+
+    async def _compare_position(self, symbol: str, venue: VenuePosition | None) -> None:
+        book = self._ledger.book
+        held = book.positions.get(symbol)
+        ours, theirs = (held.net.quantity if held else ZERO), (venue.quantity if venue else ZERO)
+        if not self._differs(symbol, ours, theirs, is_quiet=self._is_quiet(symbol)):
+            return
+        mark = venue.mark_price if venue else (book.mark(symbol) or (held.entry_price if held else ZERO))
+        entry = venue.entry_price if venue else ZERO
+        await self._ledger.apply(PositionObserved(symbol, theirs, entry, mark, self._market_clock.now()))
+
+    async def _compare_wallet(self, venue: VenueAccount) -> None:
+        ours, theirs = self._ledger.book.cash.wallet, venue.wallet_balance
+        is_first = ours is None
+        if is_first or self._differs("wallet", ours, theirs, is_quiet=self._is_quiet(None)):
+            await self._ledger.apply(WalletObserved(theirs, self._market_clock.now()))
+
+    def _differs(self, name: str, ours: Decimal | None, theirs: Decimal, *, is_quiet: bool) -> bool:
+        """Tell whether a difference is real: seen twice in a row, unchanged, while nothing was under way."""
+        if ours == theirs or not is_quiet:
+            self._suspicions.pop(name, None)
+            return False
+        seen_before = self._suspicions.pop(name, None) == (ours, theirs)
+        if not seen_before:
+            self._suspicions[name] = (ours, theirs)
+        return seen_before
+
+    def _is_quiet(self, symbol: str | None) -> bool:
+        """Tell whether no order of ``symbol`` (None: of any) can move the position or the wallet right now."""
+        return not any(
+            order.status in _MOVING or (order.misses_fills and not self._fill_is_overdue(order))
+            for order in self._ledger.book.unfinished_orders(symbol)
+        )
+
+    def _fill_is_overdue(self, order: Order) -> bool:
+        return order.sent_at is not None and self._clock.now() - order.sent_at > _FILL_LIMIT

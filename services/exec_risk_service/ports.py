@@ -1,0 +1,160 @@
+"""What exec-risk needs from outside: an exchange to trade on and to ask, and a journal that forgets nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount, VenueReport
+from services.exec_risk_service.domain.step import Fact, Step
+from shared.trading.instruments import Instrument
+from shared.trading.positions import Fill
+
+#: Every client order id of ours begins with this, so that our orders are recognised on the exchange.
+OUR_PREFIX = "qt3-"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRef:
+    """Names one order on the exchange, by our id or by the exchange's.
+
+    Attributes:
+        symbol: Venue symbol.
+        client_order_id: Our id; empty to use the other one.
+        exchange_order_id: The exchange's id of a regular order.
+        is_algo: The order was sent as a conditional one.
+    """
+
+    symbol: str
+    client_order_id: str = ""
+    exchange_order_id: str = ""
+    is_algo: bool = False
+
+
+def ref_of(order: Order) -> OrderRef:
+    """Return the name of one of our orders."""
+    return OrderRef(order.symbol, order.client_order_id, is_algo=order.order_type.is_algo)
+
+
+class OrderGateway(Protocol):
+    """Requests that change something; none of them is ever repeated by the gateway.
+
+    Each raises ``OrderRejectedError`` (nothing was done), ``ConnectionLostError`` (the request was never sent), or
+    ``OutcomeUnknownError`` (no one knows).
+    """
+
+    async def submit(self, order: Order) -> OrderReport:
+        """Send one order under its client order id."""
+        ...
+
+    async def cancel(self, ref: OrderRef) -> OrderReport:
+        """Cancel one resting order."""
+        ...
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        """Set the leverage of a symbol; setting what is set already is no error."""
+        ...
+
+    async def find_order(self, ref: OrderRef) -> OrderReport | None:
+        """Look one order up among regular and conditional orders; None when neither list has it.
+
+        Raises:
+            TransientError: The exchange could not be asked: nothing is known.
+        """
+        ...
+
+
+class AccountView(Protocol):
+    """Reads that show the account. Each raises ``TransientError`` when the exchange cannot be asked."""
+
+    async def account(self) -> VenueAccount:
+        """Return wallet balance and positions."""
+        ...
+
+    async def open_orders(self) -> tuple[OrderReport, ...]:
+        """Return every resting order of the account, regular and conditional."""
+        ...
+
+    async def fills_after(self, symbol: str, trade_id: int | None) -> tuple[Fill, ...]:
+        """Return the trades of ``symbol`` with a higher id, oldest first; with None the newest ones."""
+        ...
+
+    async def payments_since(self, moment: datetime) -> tuple[CashReport, ...]:
+        """Return funding and transfers since ``moment`` of market time, oldest first."""
+        ...
+
+
+class TradingTerms(Protocol):
+    """What trading on this account is like."""
+
+    async def instruments(self) -> Mapping[str, Instrument]:
+        """Return the filters of every listed perpetual by venue symbol."""
+        ...
+
+    async def is_one_way(self) -> bool:
+        """Tell whether the account holds one net position per symbol."""
+        ...
+
+
+class ReportStream(Protocol):
+    """The user stream of the exchange."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Connect; from here on every report is kept until it is read."""
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        ...
+
+    def reports(self) -> AsyncIterator[VenueReport]:
+        """Yield reports in the order in which they came; ``Reconnected`` after each gap."""
+        ...
+
+
+class Commit(StrEnum):
+    """What became of a step."""
+
+    STORED = "STORED"
+    DUPLICATE = "DUPLICATE"  # its cause or its fill was stored before: nothing was written
+    FENCED = "FENCED"  # another process has taken the account over: nothing was written, nothing may be sent
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFact:
+    """An event that waits for its publication; ``position`` gives the order."""
+
+    position: int
+    fact: Fact
+
+
+class OrderJournal(Protocol):
+    """The durable record of one account: what is not in it did not happen."""
+
+    async def load(self, account: str) -> Book:
+        """Take the account over and return its book; whoever had it before is fenced off."""
+        ...
+
+    async def commit(self, step: Step) -> Commit:
+        """Store one step as a whole or not at all.
+
+        Raises:
+            InvalidInputError: An intent of the step exists already.
+            ConnectionLostError: No one knows whether it was stored: load again before the next step.
+        """
+        ...
+
+    async def unpublished(self, limit: int) -> tuple[StoredFact, ...]:
+        """Return the oldest events that were not published yet."""
+        ...
+
+    async def mark_published(self, positions: Collection[int]) -> None:
+        """Drop events that are on the bus."""
+        ...

@@ -1,0 +1,298 @@
+"""The one ccxt client of all modes: same code against the paper exchange, the demo exchange and the real one.
+
+It differs from plain ccxt in four things: in paper mode nothing can leave the machine; every error carries the answer
+it stands for; a damaged 200 is an error; and closed candles and raw user events are put on queues by two loops that
+reconnect for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+import ccxt.pro
+import structlog
+
+from shared.backoff import Backoff
+from shared.errors import ConfigurationError
+from shared.exchange.outcome import ANSWER_ATTRIBUTE, Answer, Outcome, error_for
+from shared.trading.instruments import venue_symbol
+
+log = structlog.get_logger(__name__)
+
+#: ``e`` of the message that both queues get after each (re)connect: from here on the stream is live, and what
+#: happened before must be asked for by REST. Its other keys are ``stream`` (``klines`` or ``user``) and
+#: ``connection`` (1, 2, ...).
+STREAM_CONNECTED = "STREAM_CONNECTED"
+
+_RECV_WINDOW_MS = 3000
+_PING_SECONDS = 15
+_LISTEN_KEY_RENEWAL_SECONDS = 20 * 60
+#: A kline stream sends four times per second while there are trades; silence for this long means a dead connection.
+_SILENCE_SECONDS = 60.0
+_RECONNECT = Backoff(base_seconds=0.2, factor=2.0, cap_seconds=3.0)
+#: The connection failed before any byte of the request was written.
+_NOT_CONNECTED = frozenset(
+    {"ClientConnectorError", "ClientConnectorDNSError", "gaierror", "ClientProxyConnectionError"}
+)
+
+_answer: ContextVar[tuple[int, str] | None] = ContextVar("exchange_answer", default=None)
+
+
+def create_exchange(mode: str, *, base_url: str, api_key: str, secret: str) -> BinanceUsdm:
+    """Return the client for ``mode``; it connects at the first use and must be closed with ``await client.close()``.
+
+    Args:
+        mode: ``paper``, ``testnet`` or ``live``.
+        base_url: Address of the paper exchange, ``http://127.0.0.1:8100``; only used in paper mode.
+        api_key: Public half of the credentials.
+        secret: Their secret half.
+
+    Raises:
+        ConfigurationError: The mode is unknown, or paper mode points at a host that is not this machine.
+    """
+    exchange = BinanceUsdm(
+        {
+            "apiKey": api_key,
+            "secret": secret,
+            "enableRateLimit": False,
+            "timeout": 10_000,
+            "streaming": {"keepAlive": _PING_SECONDS * 1000, "maxPingPongMisses": 2},
+            "options": {"recvWindow": _RECV_WINDOW_MS, "fetchCurrencies": False},
+        }
+    )
+    exchange.options["fetchOpenOrders"]["warnWithoutSymbol"] = False
+    if mode == "paper":
+        _point_at(exchange, base_url)
+    elif mode == "testnet":
+        exchange.enable_demo_trading(True)
+    elif mode != "live":
+        raise ConfigurationError(f"TRADING_MODE is {mode!r}; use paper, testnet or live")
+    return exchange
+
+
+def _point_at(exchange: BinanceUsdm, base_url: str) -> None:
+    """Send the futures URLs to ``base_url`` and delete all others, so that no call can leave this machine."""
+    base = base_url.rstrip("/")
+    if not _is_loopback(base):
+        raise ConfigurationError(
+            f"EXCHANGE_URL is {base_url!r}, but paper mode talks to this machine only: use http://127.0.0.1:8100"
+        )
+    streams = base.replace("http", "ws", 1)
+    futures = {
+        name: url.replace("https://fapi.binance.com", base)
+        for name, url in exchange.urls["api"].items()
+        if isinstance(url, str) and url.startswith("https://fapi.binance.com")
+    }
+    exchange.urls = {
+        "api": {**futures, "ws": {"linear": f"{streams}/ws", "ws-api": {"linear": f"{streams}/ws-fapi/v1"}}}
+    }
+    # ccxt names errors by the host of the URL; with the real host's table a paper error looks like a live one.
+    exchange.errors_as_live = True
+
+
+def _is_loopback(url: str) -> bool:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return False
+    if parts.hostname == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(parts.hostname).is_loopback
+    except ValueError:
+        return False
+
+
+class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no types
+    """``ccxt.pro.binanceusdm`` whose errors carry their answer and whose streams can be followed.
+
+    Attributes:
+        closed_klines: Raw ``kline`` messages whose candle is closed (``k.x`` true), and ``STREAM_CONNECTED`` markers;
+            filled by ``follow_klines``.
+        user_events: Raw messages of the user data stream (``ORDER_TRADE_UPDATE``, ``ACCOUNT_UPDATE``,
+            ``ALGO_UPDATE``, ``listenKeyExpired``, ...) and the same markers; filled by ``follow_user_stream``.
+    """
+
+    errors_as_live = False
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.closed_klines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.user_events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._followed: dict[str, Callable[[dict[str, Any]], None]] = {}
+        self._on_open: dict[str, Callable[[], None]] = {}
+
+    # -- REST ------------------------------------------------------------------------------------------------------
+
+    def get_exceptions_by_url(self, url: str, exact_or_broad: str) -> Any:
+        if self.errors_as_live:
+            return self.exceptions["linear"].get(exact_or_broad, {})
+        return super().get_exceptions_by_url(url, exact_or_broad)
+
+    def on_rest_response(self, code: int, reason: str, url: str, method: str, *rest: Any) -> str:
+        """Note status and body of each answer before ccxt turns them into something else."""
+        body: str = super().on_rest_response(code, reason, url, method, *rest)
+        _answer.set((code, body))
+        return body
+
+    async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
+        """Send one request; errors of ccxt leave with the ``Answer`` attached, see ``shared.exchange.outcome``.
+
+        Raises:
+            OutcomeUnknownError: A 2xx that changes something came with a body that is no answer of Binance.
+            ConnectionLostError: The same for a read.
+        """
+        _answer.set(None)
+        path = urlsplit(url).path
+        try:
+            parsed = await super().fetch(url, method, headers, body)
+        except Exception as error:
+            setattr(error, ANSWER_ATTRIBUTE, _answer_to(method, path, error))
+            raise
+        status, text = _answer.get() or (None, "")
+        answer = Answer(method, path, status, text)
+        if answer.outcome is not Outcome.ACCEPTED or not isinstance(parsed, (dict, list)):
+            raise error_for(answer)
+        return parsed
+
+    # -- streams ---------------------------------------------------------------------------------------------------
+
+    async def follow_klines(self, symbols: Sequence[str], timeframe: str) -> None:
+        """Put every closed candle of ``symbols`` (venue or unified) on ``closed_klines``; run until cancelled."""
+        streams = [f"{venue_symbol(symbol).lower()}@kline_{timeframe}" for symbol in symbols]
+        subscribe = {"method": "SUBSCRIBE", "params": streams, "id": 1}
+        url = self.get_ws_url("linear", "market")
+        connections = 0
+
+        def on_message(message: dict[str, Any]) -> None:
+            nonlocal connections
+            if message.get("e") == "kline":
+                if message["k"]["x"]:
+                    self.closed_klines.put_nowait(message)
+            elif message.get("id") == 1 and message.get("result", 0) is None:
+                connections += 1
+                self.closed_klines.put_nowait(_marker("klines", connections))
+
+        async def connect() -> None:
+            self._followed[url] = on_message
+            await self._hold(url, subscribe, silence_seconds=_SILENCE_SECONDS)
+
+        await self._keep_connected("klines", connect)
+
+    async def follow_user_stream(self) -> None:
+        """Put every message of the user data stream on ``user_events``; run until cancelled.
+
+        A new listen key is asked for at each connect (Binance answers with the same one while it lives) and renewed
+        every 20 minutes; ``listenKeyExpired`` is passed on and ends the connection.
+        """
+        connections = 0
+
+        def on_open() -> None:
+            nonlocal connections
+            connections += 1
+            self.user_events.put_nowait(_marker("user", connections))
+
+        async def connect() -> None:
+            answer = await self.fapiPrivatePostListenKey()
+            url = self.get_private_ws_url("linear", answer["listenKey"])
+
+            def on_message(message: dict[str, Any]) -> None:
+                if "e" in message:
+                    self.user_events.put_nowait(message)
+                if message.get("e") == "listenKeyExpired":
+                    self._drop(url, "the listen key expired")
+
+            self._followed[url], self._on_open[url] = on_message, on_open
+            await self._hold(url, None, renew=self.fapiPrivatePutListenKey)
+
+        await self._keep_connected("user", connect)
+
+    async def _keep_connected(self, stream: str, connect: Callable[[], Awaitable[None]]) -> None:
+        """Run ``connect`` again and again; it returns or raises when its connection has ended."""
+        failures = 0
+        while True:
+            started = self.milliseconds()
+            try:
+                await connect()
+            except Exception as error:  # noqa: BLE001 - whatever ends a stream, it is opened again
+                log.warning("exchange_stream_lost", stream=stream, error=str(error)[:300])
+            # A connection that lived a while proves that the exchange is there: start from the shortest delay.
+            failures = 1 if self.milliseconds() - started > 10_000 else failures + 1
+            await asyncio.sleep(_RECONNECT.delay(failures))
+
+    async def _hold(
+        self,
+        url: str,
+        subscribe: dict[str, Any] | None,
+        *,
+        renew: Callable[[], Awaitable[Any]] | None = None,
+        silence_seconds: float | None = None,
+    ) -> None:
+        """Connect to ``url`` and stay until the connection ends; raise what ended it."""
+        ended: asyncio.Future[Any] = self.watch(url, "ended", subscribe, "ended")
+        socket = self.client(url)
+        renewal_due = _LISTEN_KEY_RENEWAL_SECONDS
+        waited = 0
+        try:
+            while True:
+                await asyncio.wait({ended}, timeout=1.0)
+                if ended.done():
+                    ended.result()
+                    return
+                waited += 1
+                if renew is not None and waited >= renewal_due:
+                    waited = 0
+                    await renew()
+                quiet_ms = self.milliseconds() - (socket.last_message_at or socket.connectionEstablished or 0)
+                if silence_seconds and socket.connectionEstablished and quiet_ms > silence_seconds * 1000:
+                    raise ConnectionError(f"no message for {silence_seconds:.0f} s")
+        finally:
+            self._followed.pop(url, None)
+            self._on_open.pop(url, None)
+            ended.cancel()
+            self.clients.pop(url, None)
+            with contextlib.suppress(Exception):  # the connection is given up; how it ends does not matter
+                await socket.close()
+
+    def _drop(self, url: str, why: str) -> None:
+        if url in self.clients:
+            self.clients[url].reject(ConnectionError(why), "ended")
+
+    def ws_dial_delay(self, url: str) -> float:
+        """Dial at once: the loops above have their own backoff, ccxt's would add up to 30 s."""
+        return 0.0
+
+    def on_connected(self, client: Any, message: Any = None) -> None:
+        super().on_connected(client, message)
+        if on_open := self._on_open.get(client.url):
+            on_open()
+
+    def handle_message(self, client: Any, message: Any) -> None:
+        """Give messages of a followed connection to its queue, all others to ccxt.
+
+        An exception here would silently end ccxt's receive loop, so none gets out.
+        """
+        try:
+            if (on_message := self._followed.get(client.url)) is not None:
+                on_message(message if isinstance(message, dict) else {})
+            else:
+                super().handle_message(client, message)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("exchange_message_unreadable", error=str(error)[:300], message=str(message)[:300])
+
+
+def _answer_to(method: str, path: str, error: Exception) -> Answer:
+    noted = _answer.get()
+    if noted is not None:
+        return Answer(method, path, noted[0], noted[1])
+    cause = type(error.__cause__).__name__ if error.__cause__ is not None else ""
+    return Answer(method, path, None, "", never_sent=cause in _NOT_CONNECTED)
+
+
+def _marker(stream: str, connection: int) -> dict[str, Any]:
+    return {"e": STREAM_CONNECTED, "stream": stream, "connection": connection}

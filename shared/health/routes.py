@@ -1,0 +1,121 @@
+"""The HTTP side that every service has: health, liveness, readiness, metrics, correlation ids."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from shared.errors import ConfigurationError
+from shared.health.checks import HealthMonitor, software_version
+from shared.health.contract import HealthStatus, ServiceHealth
+from shared.ids import IdSource
+from shared.service import Service
+from shared.telemetry.metrics import Metrics
+from shared.telemetry.trace import TraceContext, use_trace
+
+log = structlog.get_logger(__name__)
+
+CORRELATION_HEADER = "X-Correlation-ID"
+#: What a caller may send as its id; anything else is replaced, so that no header reaches a log unchecked.
+_CORRELATION_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+
+START_FAILED = 1
+WRONG_CONFIGURATION = 4
+
+
+def health_router(service: Service, health: HealthMonitor, metrics: Metrics) -> APIRouter:
+    """Return ``/health``, ``/health/live``, ``/health/ready`` and ``/metrics``."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/health")
+    async def read_health() -> JSONResponse:
+        """State of the service and of what it depends on; 503 when it cannot do its work."""
+        report = health.report(service)
+        return _answer(report, 503 if report.status is HealthStatus.DOWN else 200)
+
+    @router.get("/health/live")
+    async def read_liveness() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "alive"}
+
+    @router.get("/health/ready")
+    async def read_readiness() -> JSONResponse:
+        """Start and recovery are finished; 503 before."""
+        return _answer(health.report(service), 200 if service.ready else 503)
+
+    @router.get("/metrics")
+    async def read_metrics() -> Response:
+        """Figures for Prometheus."""
+        body, content_type = metrics.render()
+        return Response(body, media_type=content_type)
+
+    return router
+
+
+def _answer(report: ServiceHealth, status_code: int) -> JSONResponse:
+    return JSONResponse(report.model_dump(mode="json"), status_code=status_code)
+
+
+def create_service_api(
+    title: str,
+    service: Service,
+    health: HealthMonitor,
+    *,
+    metrics: Metrics,
+    ids: IdSource,
+    routers: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """Return the HTTP application of a service.
+
+    The service starts in the background, so that health answers while it recovers. When the start fails, the
+    application asks its server to stop, and ``app.state.exit_code`` says how the process must end.
+
+    Args:
+        title: Shown in ``/docs``.
+        service: Components to start with the server and to stop with it.
+        health: One of the components; answers ``/health``.
+        metrics: Answers ``/metrics``.
+        ids: Makes correlation ids for callers that send none.
+        routers: Routes of the service itself.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        start = asyncio.create_task(_start(app, service), name="service-start")
+        yield
+        start.cancel()
+        with suppress(asyncio.CancelledError):
+            await start
+        await service.stop()
+
+    app = FastAPI(title=title, version=software_version(), lifespan=lifespan)
+    app.state.exit_code = 0
+    app.state.stop_server = lambda: None
+
+    @app.middleware("http")
+    async def correlate(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        given = request.headers.get(CORRELATION_HEADER, "")
+        correlation_id = given if _CORRELATION_ID.match(given) else ids.new()
+        with use_trace(TraceContext(correlation_id)):
+            response = await call_next(request)
+        response.headers[CORRELATION_HEADER] = correlation_id
+        return response
+
+    app.include_router(health_router(service, health, metrics))
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+async def _start(app: FastAPI, service: Service) -> None:
+    try:
+        await service.start()
+    except Exception as error:  # noqa: BLE001 - the service has logged it; the process must end with a code
+        app.state.exit_code = WRONG_CONFIGURATION if isinstance(error, ConfigurationError) else START_FAILED
+        app.state.stop_server()

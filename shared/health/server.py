@@ -1,0 +1,50 @@
+"""Runs the HTTP application of a service until it is asked to stop."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import socket
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from shared.errors import ConfigurationError
+
+log = structlog.get_logger(__name__)
+
+_GRACE_SECONDS = 5
+
+
+def serve(app: FastAPI, *, host: str, port: int) -> int:
+    """Serve ``app`` until SIGINT or SIGTERM; return the exit code of the process.
+
+    Raises:
+        ConfigurationError: The port is taken.
+    """
+    listener = _listen(host, port)
+    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=_GRACE_SECONDS)
+    server = uvicorn.Server(config)
+
+    def stop_server() -> None:
+        server.should_exit = True
+
+    app.state.stop_server = stop_server
+    # uvicorn repeats the signal after its shutdown; a clean stop must end with code 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+    return int(app.state.exit_code)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened: {error.strerror}"
+        raise ConfigurationError(f"port {port} on {host} {why}; stop what uses it or set QT_PORT") from error
+    return listener

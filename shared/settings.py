@@ -1,0 +1,279 @@
+"""Settings of a service: environment and ``.env``, read once, frozen, with one clear line for every wrong value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from shared.clock import Clock, ClockOrigin, ScaledClock, SystemClock
+from shared.errors import ConfigurationError, InvalidInputError
+from shared.trading.instruments import timeframe_duration, venue_symbol
+
+#: What ``QT_LIVE_CONFIRM`` must say before real money is traded.
+LIVE_CONFIRMATION = "I-understand"
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+
+S = TypeVar("S", bound="ServiceSettings")
+
+
+class TradingMode(StrEnum):
+    """Which exchange the orders go to."""
+
+    PAPER = "paper"  # the paper exchange on loopback
+    TESTNET = "testnet"  # Binance's futures testnet
+    LIVE = "live"  # real money; needs QT_LIVE_CONFIRM too
+
+
+def _redis_url(url: str) -> str:
+    return _url_of_scheme(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+
+
+def _postgres_url(url: str) -> str:
+    return _url_of_scheme(url, ("postgresql", "postgres"), "postgresql://user:password@127.0.0.1:5432/quantum_trader")
+
+
+def _http_url(url: str) -> str:
+    return _url_of_scheme(url, ("http", "https"), "http://127.0.0.1:8100").rstrip("/")
+
+
+def _url_of_scheme(url: str, schemes: tuple[str, ...], example: str) -> str:
+    if urlsplit(url).scheme not in schemes or "://" not in url:
+        raise ValueError(f"must be a URL such as {example}")
+    return url
+
+
+#: URLs may hold passwords, so they stay out of ``repr``.
+RedisUrl = Annotated[str, Field(repr=False), AfterValidator(_redis_url)]
+PostgresUrl = Annotated[str, Field(repr=False), AfterValidator(_postgres_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told from outside; each service's ``config.py`` adds its own fields.
+
+    A field ``redis_url`` is read from ``REDIS_URL``, or from the file that ``REDIS_URL_FILE`` names.
+
+    Attributes:
+        redis_url: Bus, RPC and policy.
+        log_level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
+        trading_mode: paper, testnet or live.
+        qt_live_confirm: Must be ``I-understand`` when ``trading_mode`` is live.
+        qt_run_id: One continuous life of the account.
+        qt_market_clock_file: Origin of a market clock that runs faster than the wall; None means the wall.
+        qt_symbols: Venue symbols that are traded; ``QT_SYMBOLS`` is comma separated.
+        qt_timeframe: Length of the candles that are traded.
+        exchange_url: Base URL of the paper exchange; only used in paper mode.
+        binance_api_key: Key of the exchange account.
+        binance_api_secret: Its secret.
+        heartbeat_interval_seconds: Time between two ``service.heartbeat``.
+        host: Address to listen on, ``QT_HOST``.
+        port: Port to listen on, ``QT_PORT`` or ``PORT``.
+        state_dir: Folder of models and snapshot files, ``QT_STATE_DIR``.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="ignore",
+        env_file=".env",
+        env_file_encoding="utf-8",
+        populate_by_name=True,
+        protected_namespaces=(),
+        validate_default=True,
+    )
+
+    redis_url: RedisUrl
+    log_level: str = "INFO"
+    trading_mode: TradingMode = TradingMode.PAPER
+    qt_live_confirm: str = ""
+    qt_run_id: str = Field(default="live", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+    qt_market_clock_file: Path | None = None
+    qt_symbols: Annotated[tuple[str, ...], NoDecode] = ("BTCUSDT",)
+    qt_timeframe: str = "1h"
+    exchange_url: HttpUrl = "http://127.0.0.1:8100"
+    binance_api_key: str = Field(default="paper", repr=False)
+    binance_api_secret: SecretStr = SecretStr("paper")
+    heartbeat_interval_seconds: float = Field(default=5.0, gt=0)
+    # HOST is exported by some shells and would open the port to the network, so only QT_HOST is read.
+    host: str = Field(default="127.0.0.1", validation_alias=AliasChoices("qt_host"))
+    port: int = Field(ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
+    state_dir: Path = Field(default=Path("var"), validation_alias=AliasChoices("qt_state_dir"))
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_log_level(cls, level: str) -> str:
+        if level.upper() not in _LOG_LEVELS:
+            raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
+        return level.upper()
+
+    @field_validator("qt_symbols", mode="before")
+    @classmethod
+    def _venue_symbols(cls, symbols: object) -> object:
+        parts = symbols.split(",") if isinstance(symbols, str) else symbols
+        if not isinstance(parts, list | tuple):
+            return symbols
+        try:
+            wanted = [venue_symbol(str(part).strip().upper()) for part in parts if str(part).strip()]
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+        if not wanted:
+            raise ValueError("must name at least one symbol, for example BTC/USDT:USDT")
+        return tuple(dict.fromkeys(wanted))
+
+    @field_validator("qt_timeframe")
+    @classmethod
+    def _known_timeframe(cls, timeframe: str) -> str:
+        try:
+            timeframe_duration(timeframe)
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+        return timeframe
+
+    @model_validator(mode="after")
+    def _live_needs_two_switches(self) -> ServiceSettings:
+        if self.trading_mode is TradingMode.LIVE and self.qt_live_confirm != LIVE_CONFIRMATION:
+            raise ValueError(f"TRADING_MODE=live trades real money and also needs QT_LIVE_CONFIRM={LIVE_CONFIRMATION}")
+        return self
+
+    def secret_values(self) -> tuple[str, ...]:
+        """Return every secret among the settings, for the log filter: secret fields, the key, passwords in URLs."""
+        found = [self.binance_api_key]
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                found.append(value.get_secret_value())
+            elif isinstance(value, str) and "://" in value:
+                found.append(unquote(urlsplit(value).password or ""))
+        return tuple(value for value in found if value)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order of precedence: arguments, environment, files named by the environment, ``.env``, its files."""
+        return (
+            init_settings,
+            env_settings,
+            _NamedFiles(settings_cls, env_settings),
+            dotenv_settings,
+            _NamedFiles(settings_cls, dotenv_settings),
+        )
+
+
+class _NamedFiles(PydanticBaseSettingsSource):
+    """Values whose variable is called ``NAME_FILE``: the file's content is the value of ``NAME``."""
+
+    def __init__(self, settings_cls: type[BaseSettings], variables: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        assert isinstance(variables, EnvSettingsSource)
+        self._variables: Mapping[str, str | None] = variables.env_vars
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        for name in _variable_names(field, field_name):
+            path = self._variables.get(f"{name}_file")
+            if path is None:
+                continue
+            if self._variables.get(name) is not None:
+                raise ConfigurationError(f"{name.upper()} and {name.upper()}_FILE are both set; keep one of them")
+            return _read_value(name.upper(), path), name, False
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for field_name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, field_name)
+            if value is not None:
+                values[key] = value
+        return values
+
+
+def _variable_names(field: FieldInfo, field_name: str) -> list[str]:
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [choice for choice in alias.choices if isinstance(choice, str)]
+    return [alias if isinstance(alias, str) else field_name]
+
+
+def _read_value(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigurationError(f"{name}_FILE names {path!r}, which cannot be read: {reason}") from error
+
+
+def load_settings(settings: type[S]) -> S:
+    """Read ``settings`` from environment and ``.env``.
+
+    Raises:
+        ConfigurationError: A value is missing or wrong; one line that names the variables and never shows a secret.
+    """
+    try:
+        return settings()
+    except ValidationError as error:
+        raise ConfigurationError(_one_line(settings, error)) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f".env cannot be read: it is not UTF-8 text ({error.reason})") from None
+
+
+def _one_line(settings: type[ServiceSettings], error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors(include_url=False, include_context=False):
+        message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:
+            problems.append(message)
+            continue
+        field_name = _field_of(settings, str(problem["loc"][0]))
+        variable = _variable_names(settings.model_fields[field_name], field_name)[0].upper()
+        if problem["type"] == "missing":
+            problems.append(f"{variable} is not set")
+        else:
+            problems.append(f"{variable}{_shown(settings, field_name, problem['input'])} is wrong: {message}")
+    return " ".join("; ".join(problems).split())
+
+
+def _field_of(settings: type[ServiceSettings], location: str) -> str:
+    """Return the field that a validation error points at; it names either the field or one of its variables."""
+    for field_name, field in settings.model_fields.items():
+        if location == field_name or location in _variable_names(field, field_name):
+            return field_name
+    raise KeyError(location)
+
+
+def _shown(settings: type[ServiceSettings], field_name: str, value: object) -> str:
+    field = settings.model_fields[field_name]
+    # What is kept out of repr, and every URL, may hold a secret.
+    if not field.repr or field.annotation is SecretStr or "://" in str(value):
+        return ""
+    return f"={value}"
+
+
+def market_clock(settings: ServiceSettings) -> Clock:
+    """Return the clock of the market: the wall, or the shared origin when a recorded market runs at speed.
+
+    Raises:
+        ConfigurationError: ``QT_MARKET_CLOCK_FILE`` names a file that cannot be used.
+    """
+    if settings.qt_market_clock_file is None:
+        return SystemClock()
+    return ScaledClock(ClockOrigin.load(settings.qt_market_clock_file))

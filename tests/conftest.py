@@ -1,0 +1,80 @@
+"""Fixtures that several test folders share: real servers, started once per run, fresh for every test."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis
+
+from infrastructure.embedded.postgres_server import EmbeddedPostgres
+from infrastructure.embedded.redis_server import EmbeddedRedis
+
+_REDIS_DATABASES = 16
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """A folder that also the servers' unprivileged user can reach; pytest's own are closed to it."""
+    folder = Path(tempfile.mkdtemp(prefix="quantum-trader-tests-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_folder: Path) -> Iterator[EmbeddedRedis]:
+    """A running Redis for the whole test run; tests take ``redis_url``."""
+    server = EmbeddedRedis(server_folder / "redis")
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture
+def redis_url(redis_server: EmbeddedRedis) -> str:
+    """URL of an empty Redis database that no other test uses at the same time."""
+    base = redis_server.url.rpartition("/")[0]
+    url = f"{base}/{next(_numbers) % _REDIS_DATABASES}"
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def postgres_server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
+    """A running PostgreSQL for the whole test run; tests take ``database_url``."""
+    server = EmbeddedPostgres(server_folder / "postgres", durable=False)
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: EmbeddedPostgres) -> str:
+    """URL of the server's main database, for a role that may create databases."""
+    return postgres_server.url
+
+
+@pytest.fixture
+async def database_url(postgres_url: str) -> AsyncIterator[str]:
+    """URL of an empty PostgreSQL database for one test."""
+    name = f"test_{next(_numbers)}"
+    await _run_sql(postgres_url, f"CREATE DATABASE {name}")
+    yield f"{postgres_url.rpartition('/')[0]}/{name}"
+    await _run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _run_sql(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import pytest
+
+from shared.bus.publisher import Publisher
+from shared.clock import ManualClock
+from shared.errors import ConnectionLostError
+from shared.events.codec import decode
+from shared.ids import SeededIds
+from shared.telemetry.metrics import Metrics
+from tests.support.event_payloads import START, candle
+
+
+class FlakyAppender:
+    """Keeps what is appended, and fails when told to; it answers late, so that publishes overlap."""
+
+    def __init__(self) -> None:
+        self.sequences: list[int] = []
+        self.fail_next = False
+
+    async def append(self, stream: str, fields: Mapping[str, bytes]) -> None:
+        await asyncio.sleep(0)
+        if self.fail_next:
+            self.fail_next = False
+            raise ConnectionLostError("away")
+        event = decode({name.encode(): value for name, value in fields.items()})
+        self.sequences.append(event.metadata.sequence)
+
+
+def publisher(appender: FlakyAppender, metrics: Metrics | None = None) -> Publisher:
+    return Publisher(appender, service="ai-service", clock=ManualClock(START), ids=SeededIds(1), metrics=metrics)
+
+
+async def test_a_failed_append_leaves_no_gap() -> None:
+    appender = FlakyAppender()
+    publishes = publisher(appender)
+    await publishes.publish("candle.closed", candle())
+    appender.fail_next = True
+    with pytest.raises(ConnectionLostError):
+        await publishes.publish("candle.closed", candle())
+
+    event = await publishes.publish("candle.closed", candle())
+
+    assert event.metadata.sequence == 2
+    assert appender.sequences == [1, 2]
+
+
+async def test_overlapping_publishes_keep_the_sequence_even_when_one_fails() -> None:
+    appender = FlakyAppender()
+    appender.fail_next = True
+    publishes = publisher(appender)
+
+    results = await asyncio.gather(
+        *[publishes.publish("candle.closed", candle(number=n)) for n in range(5)], return_exceptions=True
+    )
+
+    assert [type(result) for result in results].count(ConnectionLostError) == 1
+    assert appender.sequences == [1, 2, 3, 4]
+
+
+async def test_a_cancelled_publish_leaves_no_gap() -> None:
+    appender = FlakyAppender()
+    publishes = publisher(appender)
+    cancelled = asyncio.create_task(publishes.publish("candle.closed", candle()))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+
+    await publishes.publish("candle.closed", candle())
+
+    assert appender.sequences == [1]
+
+
+async def test_only_what_was_appended_is_counted() -> None:
+    metrics = Metrics("ai-service", ManualClock(START))
+    appender = FlakyAppender()
+    publishes = publisher(appender, metrics)
+    await publishes.publish("candle.closed", candle())
+    appender.fail_next = True
+    with pytest.raises(ConnectionLostError):
+        await publishes.publish("candle.closed", candle())
+
+    labels = {"service": "ai-service", "event_type": "candle.closed"}
+    assert metrics.registry.get_sample_value("events_published_total", labels) == 1
