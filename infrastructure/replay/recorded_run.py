@@ -8,9 +8,11 @@ from typing import Any
 
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.decide import decide
+from services.exec_risk_service.domain.inputs import WalletObserved
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.recorded import RecordedInput, recorded_inputs
 from services.exec_risk_service.domain.rules import Context, Rules
+from services.exec_risk_service.domain.step import Step
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event
 from shared.trading.instruments import Instrument
@@ -60,19 +62,22 @@ def replay_recording(
                 f"replay left the recording at step {recorded.step}: {type(recorded.item).__name__} changed nothing "
                 "here; was it recorded by another version or with other limits?"
             )
-        intents += [order for order in step.orders if order.client_order_id not in book.orders and _is_intent(order)]
+        intents += new_intents(step)
         book = step.book
     return RecordedRun(len(inputs), tuple(intents), book)
 
 
-def _is_intent(order: Order) -> bool:
-    """An order of ours at its first appearance; orders that were found on the exchange begin in a later state."""
-    return order.status is OrderStatus.INITIALIZED
+def new_intents(step: Step) -> list[Order]:
+    """Return the orders that ``step`` decided to send; orders found on the exchange begin in a later state."""
+    return [
+        order for order in step.orders if order.created_step == step.number and order.status is OrderStatus.INITIALIZED
+    ]
 
 
 def _require_start(inputs: Sequence[RecordedInput]) -> None:
-    if not inputs or inputs[0].step != 1:
-        began = f"step {inputs[0].step}" if inputs else "no input of exec-risk"
+    """An account begins with the wallet that the exchange tells at the first recovery."""
+    if not inputs or not isinstance(inputs[0].item, WalletObserved):
+        began = f"step {inputs[0].step}, {type(inputs[0].item).__name__}" if inputs else "no input of exec-risk"
         raise InvalidInputError(f"the recording begins with {began}; it must cover the run from its first event")
 
 

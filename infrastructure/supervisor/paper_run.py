@@ -9,7 +9,6 @@ from pathlib import Path
 
 from infrastructure.embedded.postgres_server import EmbeddedPostgres
 from infrastructure.embedded.redis_server import EmbeddedRedis
-from infrastructure.supervisor.embedded_server import embedded_program
 from infrastructure.supervisor.environment import configured
 from infrastructure.supervisor.http_client import LocalHttp
 from infrastructure.supervisor.plan import Launch, Program, Running
@@ -17,6 +16,7 @@ from infrastructure.supervisor.ports import Ports
 from infrastructure.supervisor.process import command_launcher
 from infrastructure.supervisor.restart_policy import RestartPolicy
 from infrastructure.supervisor.run_directory import RunDirectory
+from infrastructure.supervisor.server_program import embedded_program
 from shared.clock import Clock
 from shared.errors import ConfigurationError, NotRunningError
 from shared.settings import TradingMode

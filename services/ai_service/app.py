@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 
+from fastapi import FastAPI
+
+from services.ai_service.adapters.exchange_candles import ExchangeCandleHistory, ExchangeCandleStream, ExchangeLink
+from services.ai_service.adapters.feed_cursor import FileFeedCursor
 from services.ai_service.adapters.market_data import CandleFeed
-from services.ai_service.config import AiServiceSettings
+from services.ai_service.adapters.training_process import TrainingProcess
+from services.ai_service.config import SERVICE, AiServiceSettings
 from services.ai_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.ai_service.handlers.candle_windows import CandleWindows
 from services.ai_service.handlers.model_keeper import FirstTraining, ModelKeeper
@@ -14,12 +20,29 @@ from services.ai_service.handlers.policy_watcher import PolicyWatcher
 from services.ai_service.handlers.rl_position_sizing import RlPositionSizing
 from services.ai_service.handlers.signal_generator import SignalGenerator
 from services.ai_service.models.lightgbm_forecaster import FAMILY as LIGHTGBM
+from services.ai_service.models.model_store import FileModelStore
 from services.ai_service.ports import CandleHistory, CandleStream, FeedCursor, ModelStore, ModelTrainer
 from shared.bus.event_bus import EventBus
-from shared.clock import Clock
+from shared.bus.redis_streams import RedisStreamsBus
+from shared.clock import Clock, SystemClock
+from shared.errors import NotRunningError
+from shared.exchange.client import create_exchange
+from shared.health.checks import DependencyCheck, HealthMonitor
+from shared.health.heartbeat import Heartbeat
+from shared.health.routes import create_service_api
+from shared.ids import RandomIds
+from shared.policy.redis_store import RedisPolicyStore
+from shared.policy.snapshot import PolicySnapshot
 from shared.policy.store import PolicyStore
+from shared.redis_connection import RedisConnection
+from shared.rpc.redis_transport import RedisRpcTransport
 from shared.rpc.server import RpcServer
+from shared.service import Service
+from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
+
+#: A symbol that lacks this many closed candles degrades the service; one is missing for a moment at every close.
+_CANDLES_BEHIND = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +76,20 @@ class AiService:
     keeper: ModelKeeper
     feed: CandleFeed | None
     first_training: FirstTraining | None
+
+    async def model_check(self) -> float:
+        """Return 0; raise when no model may give signals, with the reason."""
+        if self.shelf.trading_model is None:
+            raise NotRunningError(self.shelf.state)
+        return 0.0
+
+    async def feed_check(self) -> float:
+        """Return 0; raise when candles are overdue."""
+        behind = self.feed.behind() if self.feed else {}
+        late = {symbol: count for symbol, count in behind.items() if count >= _CANDLES_BEHIND}
+        if late:
+            raise NotRunningError(f"candles behind: {', '.join(f'{name} {count}' for name, count in late.items())}")
+        return 0.0
 
 
 def assemble(
@@ -147,3 +184,78 @@ def assemble(
             market_clock=market_clock,
         ),
     )
+
+
+def create_app(settings: AiServiceSettings) -> FastAPI:
+    """Return the HTTP application of the live service, with every adapter made from ``settings``.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    market_clock = market_clock_of(settings)
+    metrics = Metrics(SERVICE, clock)
+    instance = f"{socket.gethostname()}-{settings.port}"
+    redis = RedisConnection(settings.redis_url, clock=clock)
+    bus = RedisStreamsBus(
+        redis, service=SERVICE, instance=instance, clock=clock, ids=ids, market_clock=market_clock, metrics=metrics
+    )
+    rpc = RpcServer(RedisRpcTransport(redis), service=SERVICE, instance=instance, clock=clock)
+    snapshot = PolicySnapshot(settings.state_dir / "policy" / f"{SERVICE}.json")
+    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot)
+    client = create_exchange(
+        settings.trading_mode.value,
+        base_url=settings.exchange_url,
+        api_key=settings.binance_api_key,
+        secret=settings.binance_api_secret.get_secret_value(),
+    )
+    exchange = ExchangeLink(client, clock)
+    parts = assemble(
+        settings=settings,
+        bus=bus,
+        rpc=rpc,
+        policy=policy,
+        history=ExchangeCandleHistory(client, market_clock),
+        models=FileModelStore(settings.state_dir),
+        clock=clock,
+        market_clock=market_clock,
+        feed=Feed(
+            stream=ExchangeCandleStream(client, settings.qt_symbols, settings.qt_timeframe),
+            cursor=FileFeedCursor(
+                settings.state_dir,
+                mode=settings.trading_mode.value,
+                run_id=settings.qt_run_id,
+                timeframe=settings.qt_timeframe,
+            ),
+        ),
+        trainer=TrainingProcess(settings.worker_environment()),
+        metrics=metrics,
+    )
+    assert parts.feed is not None
+    assert parts.first_training is not None
+    health = HealthMonitor(
+        {
+            "redis": DependencyCheck(redis.ping, slow_ms=100),
+            # Without the exchange there are no candles, but a restart would not bring it back.
+            "exchange": DependencyCheck(exchange.ping, slow_ms=500, is_critical=False),
+            "model": DependencyCheck(parts.model_check, slow_ms=1, is_critical=False),
+            "market-data": DependencyCheck(parts.feed_check, slow_ms=1, is_critical=False),
+        },
+        clock=clock,
+        modules=lambda: {"model": parts.shelf.state},
+    )
+    heartbeat = Heartbeat(
+        bus=bus,
+        service=lambda: service,
+        health=health,
+        clock=clock,
+        interval_seconds=settings.heartbeat_interval_seconds,
+        market_data_age=parts.feed.age_seconds,
+    )
+    # The model comes before the bus: no candle that waits there may meet a shelf that could be full. The feed comes
+    # before the training: candles are news for the other services, too.
+    service = Service(
+        SERVICE,
+        [redis, exchange, policy, health, heartbeat, parts.keeper, bus, rpc, parts.feed, parts.first_training],
+    )
+    return create_service_api("Quantum Trader ai-service", service, health, metrics=metrics, ids=ids)

@@ -77,3 +77,26 @@ class AiServiceSettings(ServiceSettings):
             exploration_size_usd=self.exploration_size_usd,
             max_leverage=self.max_suggested_leverage,
         )
+
+    def worker_environment(self) -> dict[str, str]:
+        """Return the variables that make a training process see what this process sees."""
+        told = {
+            "TRADING_MODE": self.trading_mode.value,
+            "QT_LIVE_CONFIRM": self.qt_live_confirm,
+            "QT_SYMBOLS": ",".join(self.qt_symbols),
+            "QT_TIMEFRAME": self.qt_timeframe,
+            "QT_STATE_DIR": str(self.state_dir),
+            "EXCHANGE_URL": self.exchange_url,
+            "LOG_LEVEL": self.log_level,
+        }
+        if self.qt_market_clock_file is not None:
+            told["QT_MARKET_CLOCK_FILE"] = str(self.qt_market_clock_file)
+        numbers = (
+            "horizon_candles",
+            "barrier_range_multiple",
+            "min_barrier_pct",
+            "training_candles",
+            "min_training_candles",
+            "training_seed",
+        )
+        return told | {name.upper(): str(getattr(self, name)) for name in numbers}

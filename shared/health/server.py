@@ -8,7 +8,7 @@ import socket
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
+from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
 
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _GRACE_SECONDS = 5
 
 
-def serve(app: FastAPI, *, host: str, port: int) -> int:
+def serve(app: Starlette, *, host: str, port: int) -> int:
     """Serve ``app`` until SIGINT or SIGTERM; return the exit code of the process.
 
     Raises:

@@ -1,102 +1,123 @@
-"""Brings a service's schema up to date with Alembic, one process at a time, all or nothing."""
+"""Brings a service's own schema to the newest version when the service starts."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from typing import Any
 
+import asyncpg
 import structlog
-from alembic import command
+from alembic import command, op
 from alembic.config import Config
-from sqlalchemy import Connection, pool, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.util import await_only
 
 from shared.backoff import Backoff
 from shared.clock import Clock
-from shared.errors import ConnectionLostError, QuantumTraderError
+from shared.errors import ConfigurationError, ConnectionLostError, DeadlineExceededError, QuantumTraderError
+from shared.postgres.pool import CONNECT_TIMEOUT_SECONDS, CONNECTION_ERRORS, plain_url
+
+#: One lock for all services: their migrations run one after the other.
+_LOCK_KEY = 0x51_54_33_01
+_LOCK_SECONDS = 60
+_LOCK_NOT_AVAILABLE = "55P03"
 
 log = structlog.get_logger(__name__)
 
-_ENVIRONMENT = Path(__file__).parent / "environment"
-#: Namespace of our advisory locks; the second half is the hash of the schema's name.
-_LOCK_CLASS = 0x5174
-_BACKOFF = Backoff(base_seconds=0.1, factor=2.0, cap_seconds=5.0)
 
+async def migrate(url: str, schema: str, versions: Path, *, clock: Clock, backoff: Backoff | None = None) -> None:
+    """Run every migration in ``versions`` that ``schema`` has not had; all of them or, after a failure, none.
 
-async def migrate(url: str, schema: str, versions: Path, *, clock: Clock) -> None:
-    """Create ``schema`` and run the migrations in ``versions`` that it has not seen.
-
-    Waits for a server that is away, and for another process that migrates the same schema. DDL is transactional in
-    PostgreSQL: a process that dies in the middle leaves the schema as it was.
+    Everything happens in one transaction under an advisory lock, so two services may start at once and either may be
+    killed at any moment. The schema is made when missing, and names without a schema mean this one. Waits while the
+    server is away.
 
     Args:
         url: ``postgresql://`` URL.
-        schema: Name of the schema; its version table lives inside it.
-        versions: Folder of Alembic version files.
-        clock: Wall clock of waits.
+        schema: Schema that belongs to the service; it also holds the table ``schema_version``.
+        versions: Folder of alembic version files, in plain SQL (``op.execute`` or ``run_script``).
+        clock: Wall clock for waits.
+        backoff: Delays between tries while the server is away.
 
     Raises:
-        QuantumTraderError: A migration cannot be applied.
+        ConfigurationError: The server refuses the URL, or a migration failed.
+        DeadlineExceededError: Another process has been migrating for a minute.
     """
+    backoff = backoff or Backoff(base_seconds=0.1, factor=2.0, cap_seconds=5.0)
     failures = 0
     while True:
         try:
             await _migrate_once(url, schema, versions)
-            return
+            break
         except ConnectionLostError as error:
             failures += 1
-            delay = _BACKOFF.delay(failures)
-            log.warning("migration_delayed", schema=schema, error=str(error), retry_in_seconds=delay)
+            delay = backoff.delay(failures)
+            log.warning("postgres_unreachable", schema=schema, error=str(error), retry_in_seconds=delay)
             await clock.sleep(delay)
+    log.info("schema_migrated", schema=schema)
 
 
 async def _migrate_once(url: str, schema: str, versions: Path) -> None:
-    engine = create_async_engine(_for_asyncpg(url), poolclass=pool.NullPool)
+    engine = create_async_engine(
+        _sqlalchemy_url(url),
+        poolclass=NullPool,
+        connect_args={
+            "timeout": CONNECT_TIMEOUT_SECONDS,
+            # Without it the server would finish the statement of a client that was killed, and keep its lock.
+            "server_settings": {"client_connection_check_interval": "1s", "application_name": f"migrate-{schema}"},
+        },
+    )
     try:
-        async with engine.connect() as connection:
+        async with engine.begin() as connection:
             await connection.run_sync(_upgrade, schema, versions)
-    except (OSError, DBAPIError) as error:
-        if isinstance(error, OSError) or error.connection_invalidated or _is_away(error):
-            raise ConnectionLostError(f"PostgreSQL cannot be reached: {_one_line(error)}") from error
-        raise QuantumTraderError(f"schema {schema} cannot be migrated: {_one_line(error)}") from error
-    except SQLAlchemyError as error:
-        raise QuantumTraderError(f"schema {schema} cannot be migrated: {_one_line(error)}") from error
+    except DBAPIError as error:
+        raise _translated(error, schema) from error
+    except CONNECTION_ERRORS as error:
+        raise ConnectionLostError(f"PostgreSQL cannot be reached: {' '.join(str(error).split())}") from error
+    except (asyncpg.PostgresError, ArgumentError) as error:
+        raise _refused(error, schema) from error
     finally:
         await engine.dispose()
-    await asyncio.sleep(0)  # lets asyncpg's transport close before a short-lived loop ends
+
+
+def _sqlalchemy_url(url: str) -> str:
+    return f"postgresql+asyncpg://{plain_url(url).partition('://')[2]}"
+
+
+def _translated(error: DBAPIError, schema: str) -> QuantumTraderError:
+    if getattr(error.orig, "sqlstate", None) == _LOCK_NOT_AVAILABLE:
+        return DeadlineExceededError(
+            f"schema {schema}: another process has been migrating for {_LOCK_SECONDS} s; look what it does"
+        )
+    if error.connection_invalidated:
+        return ConnectionLostError(f"schema {schema}: PostgreSQL ended the connection; nothing was changed")
+    return _refused(error.orig or error, schema)
+
+
+def _refused(error: BaseException, schema: str) -> ConfigurationError:
+    reason = " ".join(str(error).split())
+    return ConfigurationError(f"schema {schema} cannot be migrated, nothing was changed: {reason}")
+
+
+def run_script(sql: str) -> None:
+    """Run several statements of plain SQL; for version files, where ``op.execute`` takes one statement each."""
+    driver = op.get_bind().connection.driver_connection
+    assert driver is not None
+    await_only(driver.execute(sql))
 
 
 def _upgrade(connection: Connection, schema: str, versions: Path) -> None:
-    """Upgrade to the newest version inside one transaction that holds the lock until its end."""
-    with connection.begin():
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(:klass, hashtext(:schema))").bindparams(klass=_LOCK_CLASS, schema=schema)
-        )
-        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
-        command.upgrade(_config(connection, schema, versions), "head")
-
-
-def _config(connection: Connection, schema: str, versions: Path) -> Config:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'"))
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+    connection.execute(text(f'SET LOCAL search_path TO "{schema}"'))
     config = Config()
-    config.set_main_option("script_location", str(_ENVIRONMENT))
+    config.set_main_option("script_location", str(Path(__file__).parent / "environment").replace("%", "%%"))
+    config.set_main_option("version_locations", str(versions.absolute()).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
-    config.set_main_option("version_locations", str(versions))
-    attributes: dict[str, Any] = config.attributes
-    attributes.update(connection=connection, schema=schema)
-    return config
-
-
-def _for_asyncpg(url: str) -> str:
-    return f"postgresql+asyncpg://{url.partition('://')[2]}"
-
-
-def _is_away(error: DBAPIError) -> bool:
-    """Tell whether the server is starting up or shutting down (SQLSTATE classes 08 and 57P)."""
-    state = str(getattr(error.orig, "sqlstate", "") or "")
-    return state.startswith(("08", "57P"))
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    config.attributes["connection"] = connection
+    config.attributes["schema"] = schema
+    command.upgrade(config, "head")

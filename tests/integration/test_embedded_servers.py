@@ -149,7 +149,8 @@ async def test_a_server_that_lost_its_parent_is_ended_first(folder: Path) -> Non
     await server.start()
     await server.stop()
     data = server.folder / "data"
-    command = [postgres_install() / "bin" / "postgres", "-D", data, "-c", f"port={free_port()}"]
+    program = str(postgres_install() / "bin" / "postgres")
+    command = [program, "-D", str(data), "-c", f"port={free_port()}"]
     orphan = await asyncio.create_subprocess_exec(
         *command, "-c", "unix_socket_directories=", cwd=data, stderr=subprocess.DEVNULL, **_as_server_user()
     )

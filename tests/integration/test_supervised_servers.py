@@ -6,12 +6,13 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infrastructure.embedded.redis_server import EmbeddedRedis
 from infrastructure.supervisor.drain import StreamBooks, entry_id
-from infrastructure.supervisor.embedded_server import embedded_program
+from infrastructure.supervisor.server_program import embedded_program
 from infrastructure.supervisor.supervisor import ProgramState, Supervisor
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
@@ -30,6 +31,12 @@ async def connection(tmp_path: Path) -> AsyncIterator[RedisConnection]:
     yield connection
     await connection.stop()
     await server.stop()
+
+
+async def take_one(redis: Any) -> bytes:
+    [[_, [(entry, _)]]] = await redis.xreadgroup("analytics-os-service", "one", {CANDLES: ">"})
+    assert isinstance(entry, bytes)
+    return entry
 
 
 async def test_a_killed_redis_comes_back_at_the_same_address(tmp_path: Path) -> None:
@@ -69,7 +76,7 @@ async def test_an_entry_counts_as_handled_only_when_it_was_taken_and_settled(con
     heads = await books.heads()
     assert not await books.has_handled("analytics-os-service", heads, every_stream=True)
 
-    [[_, [(taken, _)]]] = await redis.xreadgroup("analytics-os-service", "one", {CANDLES: ">"})
+    taken = await take_one(redis)
     assert not await books.has_handled("analytics-os-service", heads, every_stream=True)
 
     await redis.xack(CANDLES, "analytics-os-service", taken)
@@ -81,7 +88,7 @@ async def test_later_entries_do_not_count(connection: RedisConnection) -> None:
     await redis.xgroup_create(CANDLES, "analytics-os-service", id="0", mkstream=True)
     await redis.xadd(CANDLES, {"payload": b"{}"})
     heads = await books.heads()
-    [[_, [(taken, _)]]] = await redis.xreadgroup("analytics-os-service", "one", {CANDLES: ">"})
+    taken = await take_one(redis)
     await redis.xack(CANDLES, "analytics-os-service", taken)
     await redis.xadd(CANDLES, {"payload": b"{}"})
 

@@ -29,6 +29,40 @@ _PAGE = 1500
 _SETTLED_AFTER = timedelta(seconds=2)
 
 
+class ExchangeLink:
+    """The component that owns the client: says how the exchange answers, and closes the connections at the end.
+
+    Attributes:
+        name: Component name.
+    """
+
+    name = "exchange"
+
+    def __init__(self, client: BinanceUsdm, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Nothing to open: the client connects at the first request."""
+
+    async def stop(self) -> None:
+        """Close every connection."""
+        await self._client.close()
+
+    async def ping(self) -> float:
+        """Return the round trip of the smallest request, milliseconds.
+
+        Raises:
+            TransientError: The exchange does not answer.
+        """
+        began = self._clock.monotonic()
+        try:
+            await self._client.fapiPublicGetTime()
+        except Exception as error:
+            raise translate(error) from error
+        return (self._clock.monotonic() - began) * 1000
+
+
 class ExchangeCandleHistory:
     """``CandleHistory`` over ``GET /fapi/v1/klines``."""
 

@@ -62,13 +62,19 @@ class TrainingProcess:
             *("--parent", str(os.getpid())),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=PIPE,
-            env={**os.environ, **self._settings},
+            env=_environment(self._settings),
         )
         log.info("training_started", pid=worker.pid, until=until.isoformat())
         try:
             return await _outcome(worker, report)
         finally:
             await _end(worker)
+
+
+def _environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment with ``settings`` over it; NAME_FILE beside NAME would be refused."""
+    inherited = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in settings}
+    return {**inherited, **settings}
 
 
 async def _outcome(worker: Process, report: Callable[[TrainingProgress], Awaitable[None]]) -> TrainingResult:

@@ -74,7 +74,9 @@ def decide(forecast: Forecast, rule: SignalRule, sizing: SizingRule, policy: Ris
     confidence = max(forecast.p_up, 1 - forecast.p_up)
     favour = forecast.expected_return_pct if side is Action.BUY else -forecast.expected_return_pct
     net = favour - sizing.round_trip_cost_pct
-    bet = size_bet(confidence, forecast.barrier_pct, sizing, policy, exploring=on_trial and net <= 0)
+    bet = size_bet(confidence, forecast.barrier_pct, sizing, policy, exploring=False)
+    if on_trial and (net <= 0 or bet.size_usd <= 0):
+        bet = size_bet(confidence, forecast.barrier_pct, sizing, policy, exploring=True)
     obstacle = _first_obstacle(
         (forecast.strength < rule.min_strength, f"strength {forecast.strength:.2f} below {rule.min_strength:.2f}"),
         (confidence < rule.min_confidence, f"confidence {confidence:.4f} below {rule.min_confidence:.4f}"),

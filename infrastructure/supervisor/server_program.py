@@ -2,39 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
-
+from infrastructure.embedded.embedded_server import EmbeddedServer
 from infrastructure.supervisor.last_words import last_words
 from infrastructure.supervisor.plan import Program, Running
 from shared.clock import Clock
 
 #: Seconds between two looks at whether the server still lives.
 _LOOK_INTERVAL_SECONDS = 0.2
-
-
-class EmbeddedServer(Protocol):
-    """What the supervisor needs to know of an embedded server; its URL stays the same over restarts."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def running(self) -> bool: ...
-
-    @property
-    def process_id(self) -> int | None: ...
-
-    @property
-    def log_path(self) -> Path: ...
-
-    async def start(self) -> str:
-        """Start the server and return its URL once it answers."""
-        ...
-
-    async def stop(self) -> None:
-        """End the server; safe at any time."""
-        ...
 
 
 class _RunningServer:
@@ -59,7 +33,7 @@ class _RunningServer:
         await self._server.stop()
 
     def last_words(self) -> str:
-        return last_words(self._server.log_path)
+        return last_words(self._server.folder / f"{self._server.name}.log")
 
 
 def embedded_program(server: EmbeddedServer, clock: Clock) -> Program:

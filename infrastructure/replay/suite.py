@@ -1,0 +1,208 @@
+"""All three services in one process: their own handlers and domain on a memory bus, a manual clock and the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from infrastructure.paper_exchange.candle_port import CandleSource
+from infrastructure.paper_exchange.matching_engine import MatchingEngine
+from infrastructure.replay.engine_history import EngineHistory
+from infrastructure.replay.engine_venue import EngineVenue
+from infrastructure.replay.recorded_run import new_intents
+from services.ai_service.app import AiService
+from services.ai_service.app import assemble as assemble_ai
+from services.ai_service.config import AiServiceSettings
+from services.ai_service.domain.candle_events import candle_closed, candle_event_id, candle_trace_id
+from services.ai_service.models.model_store import FileModelStore
+from services.ai_service.training.pipeline import Report, TrainingPlan, fetch_candles, train_model, training_end
+from services.exec_risk_service.adapters.memory_journal import MemoryJournal
+from services.exec_risk_service.app import ExecRisk
+from services.exec_risk_service.app import assemble as assemble_exec_risk
+from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.rules import Rules
+from services.exec_risk_service.domain.step import Step
+from services.exec_risk_service.handlers.lanes import InlineLanes
+from services.exec_risk_service.ports import Commit
+from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.clock import ManualClock
+from shared.errors import QuantumTraderError
+from shared.ids import SeededIds
+from shared.policy.memory_store import MemoryPolicyStore, SharedPolicy
+from shared.settings import TradingMode
+from shared.trading.candles import Candle
+from shared.trading.instruments import timeframe_duration
+
+RUN_ID = "replay"
+AI = "ai-service"
+EXEC_RISK = "exec-risk-service"
+SERVICES = (AI, EXEC_RISK)
+
+
+class IntentLog(MemoryJournal):
+    """A journal that also remembers every intent as it was at its commit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.intents: list[Order] = []
+
+    async def commit(self, step: Step) -> Commit:
+        verdict = await super().commit(step)
+        if verdict is Commit.STORED:
+            self.intents += new_intents(step)
+        return verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaySettings:
+    """What is replayed.
+
+    Attributes:
+        symbols: Venue symbols.
+        timeframe: Candles that are traded.
+        start: Market time of the first candle's open.
+        seed: Of every id.
+        state_dir: Folder of the models.
+    """
+
+    symbols: tuple[str, ...]
+    timeframe: str
+    start: datetime
+    seed: int
+    state_dir: Path
+
+
+class ReplaySuite:
+    """The suite, wired as ``app.py`` of each service wires it, driven candle by candle.
+
+    Attributes:
+        engine: The exchange.
+        broker: Every event, in the order of publishing.
+        exec_risk: The wired exec-risk.
+        started_at: Market time of the start.
+    """
+
+    def __init__(self, source: CandleSource, settings: ReplaySettings, *, rules: Rules | None = None) -> None:
+        self._settings = settings
+        self._step: timedelta = timeframe_duration(settings.timeframe)
+        self._clock = ManualClock(settings.start)
+        self.engine = MatchingEngine(source, start=settings.start)
+        self.broker = MemoryBroker(keep=10_000_000)
+        self.started_at = settings.start
+        self._journal = IntentLog()
+        self._venue = EngineVenue(self.engine)
+        self._history = EngineHistory(self.engine)
+        self._models = FileModelStore(settings.state_dir)
+        self._ids = SeededIds(settings.seed)
+        self._ai_bus, self._exec_bus = self._bus(AI), self._bus(EXEC_RISK)
+        shared_policy = SharedPolicy()
+        self._policies = [MemoryPolicyStore(self._clock, shared_policy) for _ in (AI, EXEC_RISK)]
+        self._ai_settings = AiServiceSettings(
+            redis_url="redis://127.0.0.1:6379/0",  # never opened: the bus is in memory
+            trading_mode=TradingMode.PAPER,
+            qt_run_id=RUN_ID,
+            qt_symbols=settings.symbols,
+            qt_timeframe=settings.timeframe,
+            state_dir=settings.state_dir,
+        )
+        self._ai: AiService = assemble_ai(
+            settings=self._ai_settings,
+            bus=self._ai_bus,
+            rpc=None,
+            policy=self._policies[0],
+            history=self._history,
+            models=self._models,
+            clock=self._clock,
+            market_clock=self._clock,
+        )
+        self.exec_risk: ExecRisk = assemble_exec_risk(
+            account=f"{TradingMode.PAPER}:{RUN_ID}",
+            symbols=settings.symbols,
+            rules=rules or Rules(),
+            bus=self._exec_bus,
+            rpc=None,
+            policy=self._policies[1],
+            clock=self._clock,
+            market_clock=self._clock,
+            venue=self._venue,
+            journal=self._journal,
+            lanes=InlineLanes(),
+        )
+
+    def _bus(self, service: str) -> MemoryBus:
+        return MemoryBus(
+            self.broker,
+            service=service,
+            instance=f"{service}-1",
+            clock=self._clock,
+            market_clock=self._clock,
+            ids=self._ids,
+        )
+
+    async def start(self, report: Report) -> None:
+        """Find or train a model, recover the empty account, begin to consume.
+
+        Raises:
+            QuantumTraderError: There is too little history for a model.
+        """
+        for policy in self._policies:
+            await policy.start()
+        if not await self._ai.keeper.load():
+            await self._train(report)
+        await self.exec_risk.recover()
+        await self._exec_bus.start()
+        await self._ai_bus.start()
+        await self._settle()
+
+    def intents(self) -> tuple[Order, ...]:
+        """Return every order that exec-risk decided to send, in order, as it was when it was committed."""
+        return tuple(self._journal.intents)
+
+    async def stop(self) -> None:
+        """End the buses."""
+        await self._ai_bus.stop()
+        await self._exec_bus.stop()
+
+    async def play(self, open_time: datetime) -> int:
+        """Play the candles that open at ``open_time``, one per symbol, to their close; return how many there were."""
+        close = open_time + self._step
+        self.engine.advance_to(close)
+        self._clock.advance_to(close)
+        await self._settle()
+        count = 0
+        for symbol in self._settings.symbols:
+            for candle in await self._history.candles(symbol, self._settings.timeframe, open_time, close):
+                await self._publish(candle)
+                count += 1
+        await self._settle()
+        return count
+
+    async def _publish(self, candle: Candle) -> None:
+        event_id = candle_event_id(RUN_ID, candle)
+        await self._ai_bus.publish(
+            "candle.closed", candle_closed(candle, "replay"), trace_id=candle_trace_id(event_id), event_id=event_id
+        )
+
+    async def _settle(self) -> None:
+        """Handle events and reports until neither causes the other any more."""
+        await self.broker.settled()
+        while await self._venue.deliver(self.exec_risk.on_report):
+            await self.broker.settled()
+
+    async def _train(self, report: Report) -> None:
+        settings = self._ai_settings
+        plan = TrainingPlan(
+            symbols=settings.qt_symbols,
+            timeframe=settings.qt_timeframe,
+            barriers=settings.barriers,
+            candles=settings.training_candles,
+            min_candles=settings.min_training_candles,
+            seed=settings.training_seed,
+        )
+        until = training_end(self.engine.now, plan.timeframe)
+        candles = await fetch_candles(plan, self._history, until, report)
+        manifest, model = train_model(plan, candles, self._clock.now(), report)
+        self._models.save(manifest, model)
+        if not await self._ai.keeper.load():
+            raise QuantumTraderError(f"the model {manifest.version} that was just trained is not usable")
