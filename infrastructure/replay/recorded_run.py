@@ -36,23 +36,22 @@ class RecordedRun:
 
 
 def replay_recording(
-    events: Iterable[Event[Any]], *, account: str, instruments: Mapping[str, Instrument], rules: Rules | None = None
+    events: Iterable[Event[Any]], *, instruments: Mapping[str, Instrument], rules: Rules | None = None
 ) -> RecordedRun:
     """Fold the inputs that ``events`` recorded into a fresh book.
 
     Args:
         events: Archived events of one run, in any order.
-        account: Name of the account and its run, ``paper:<run id>``.
         instruments: Filters by venue symbol, as the exchange of the recording gave them.
         rules: Limits of the installation that recorded.
 
     Raises:
         InvalidInputError: The recording has a hole, or leads to another step than it did live.
     """
-    book = Book(account)
-    intents: list[Order] = []
     inputs = recorded_inputs(events)
     _require_start(inputs)
+    book = Book(inputs[0].account)
+    intents: list[Order] = []
     for recorded in inputs:
         # Steps that told nobody (a confirmed trade id) are not recorded; they only move the counter.
         book = replace(book, step=recorded.step - 1)
@@ -79,6 +78,9 @@ def _require_start(inputs: Sequence[RecordedInput]) -> None:
     if not inputs or not isinstance(inputs[0].item, WalletObserved):
         began = f"step {inputs[0].step}, {type(inputs[0].item).__name__}" if inputs else "no input of exec-risk"
         raise InvalidInputError(f"the recording begins with {began}; it must cover the run from its first event")
+    accounts = sorted({recorded.account for recorded in inputs})
+    if len(accounts) > 1:
+        raise InvalidInputError(f"the recording holds more than one account: {', '.join(accounts)}; record one run")
 
 
 def _context(recorded: RecordedInput, instruments: Mapping[str, Instrument], rules: Rules) -> Context:

@@ -26,7 +26,7 @@ from infrastructure.supervisor.paper_run import RunOptions
 from services.ai_service.ports import TrainingProgress
 from services.exec_risk_service.domain.orders import Order
 from shared.clock import SystemClock
-from shared.errors import ConfigurationError, InvalidInputError
+from shared.errors import ConfigurationError
 from shared.telemetry.logs import configure_logging
 from shared.trading.instruments import timeframe_duration
 
@@ -79,16 +79,10 @@ def replay_events(options: RunOptions, recording: Path, *, start: datetime | Non
     """
     configure_logging("replay", "WARNING")
     events = read_recording(recording)
-    accounts = sorted(
-        {str(event.payload.metadata["account"]) for event in events if "account" in event.payload.metadata}
-    )
     source = open_source(options.candles, options.symbols, options.timeframe, seed=options.seed)
     engine = MatchingEngine(source, start=start or market_start(source, speed=1.0, run_seconds=None))
-    if len(accounts) > 1:
-        raise InvalidInputError(f"the recording holds more than one account: {', '.join(accounts)}; record one run")
     run = replay_recording(
         events,
-        account=accounts[0] if accounts else "paper:live",
         instruments={symbol: engine.contract(symbol).instrument for symbol in engine.symbols},
     )
     intents = [intent_json(order) for order in run.intents]

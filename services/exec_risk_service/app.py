@@ -1,34 +1,74 @@
-"""Composition root: the one file that names the concrete parts of exec-risk."""
+"""Composition root: the one file that names the concrete parts of the exec-risk-service."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Protocol
 
+import structlog
+from fastapi import FastAPI
+
+from services.exec_risk_service.adapters.background import BackgroundLanes, BackgroundTask, RelayTask, every, pump
+from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
+from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
+from services.exec_risk_service.api import positions_router
+from services.exec_risk_service.config import SERVICE, ExecRiskSettings
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
-from services.exec_risk_service.handlers import event_handlers, rpc_handlers
+from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
+from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.maintenance import Maintenance
 from services.exec_risk_service.handlers.order_executor import OrderExecutor
 from services.exec_risk_service.handlers.order_sender import OrderSender
 from services.exec_risk_service.handlers.outbox_relay import OutboxRelay
+from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
 from services.exec_risk_service.ports import AccountView, OrderGateway, OrderJournal, TradingTerms
+from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
-from shared.clock import Clock
+from shared.bus.redis_streams import RedisStreamsBus
+from shared.clock import Clock, SystemClock
+from shared.errors import TransientError
+from shared.exchange.client import BinanceUsdm, create_exchange
+from shared.health.checks import DependencyCheck, HealthMonitor
+from shared.health.heartbeat import Heartbeat
+from shared.health.routes import create_service_api
+from shared.ids import RandomIds
+from shared.policy.redis_store import RedisPolicyStore
+from shared.policy.snapshot import PolicySnapshot
 from shared.policy.store import PolicyStore
+from shared.postgres.migrate import migrate
+from shared.postgres.pool import PostgresPool
+from shared.redis_connection import RedisConnection
+from shared.rpc.redis_transport import RedisRpcTransport
 from shared.rpc.server import RpcServer
+from shared.service import Service
+from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
 
+MIGRATIONS = Path(__file__).parent / "adapters" / "migrations"
+SCHEMA = "exec_risk"
+#: Wall time between two looks at what is due.
+_TICK_SECONDS = 0.25
+#: How long the start waits for the first stops of naked positions before it listens to signals.
+_PROTECTION_SECONDS = 10.0
+_TAKEN_OVER = 1
 
-class OpenableLanes(Protocol):
-    """Lanes that learn from the composition root who does the work."""
+log = structlog.get_logger(__name__)
 
-    def open(self, sender: OrderSender, reconciler: Reconciler) -> None: ...
+
+class Lanes(Protocol):
+    """How requests leave: one after the other (replay) or in the background (live)."""
+
+    def open(self, carry_out: CarryOut) -> None: ...
 
     async def dispatch(self, requests: tuple[Request, ...]) -> None: ...
 
@@ -42,29 +82,25 @@ class ExecRisk:
     """The wired service, without anything that runs by itself.
 
     Attributes:
+        handlers: What answers events and commands; already subscribed.
         ledger: Single writer and holder of the book.
         reconciler: Recovery and comparison with the exchange.
         relay: Outbox to bus.
-        executor: Handler of signals.
-        monitor: Handler of candles, reports and questions about positions.
-        validator: Handler of ``validate_risk``.
     """
 
+    handlers: Handlers
     ledger: Ledger
     reconciler: Reconciler
     relay: OutboxRelay
-    executor: OrderExecutor
-    monitor: PositionMonitor
-    validator: RiskValidator
 
     async def recover(self) -> None:
-        """Bring journal and exchange together and publish what was left; before this nothing may be applied."""
+        """Bring journal and exchange together and publish what was left; before this nothing can be applied."""
         await self.reconciler.recover()
         await self.relay.drain()
 
     async def on_report(self, report: VenueReport) -> None:
         """Apply one line of the user stream."""
-        await self.monitor.on_report(report)
+        await self.handlers.position_monitor.on_report(report)
 
 
 def assemble(
@@ -75,30 +111,30 @@ def assemble(
     bus: EventBus,
     rpc: RpcServer | None,
     policy: PolicyStore,
-    clock: Clock,
-    market_clock: Clock,
     venue: Venue,
     journal: OrderJournal,
-    lanes: OpenableLanes,
+    lanes: Lanes,
+    clock: Clock,
+    market_clock: Clock,
     wake_relay: Callable[[], Awaitable[None]] | None = None,
     metrics: Metrics | None = None,
 ) -> ExecRisk:
     """Wire the service out of ports and subscribe its handlers; nothing is started.
 
     Args:
-        account: Name of the account and its run, ``paper:live``: every row of the journal carries it.
+        account: Name of the account and its run, ``paper:live``.
         symbols: Venue symbols that are traded.
         rules: Limits of the installation.
         bus: Where events come from and go to.
         rpc: Server for the commands; None where nobody asks.
         policy: Policy in force.
-        clock: Wall clock.
-        market_clock: Market time.
         venue: The exchange.
         journal: Durable record.
-        lanes: How requests leave: one after the other (replay) or in the background (live).
+        lanes: How requests leave.
+        clock: Wall clock.
+        market_clock: Market time.
         wake_relay: Tells a background task that events wait; None publishes them before each input returns.
-        metrics: Where orders are counted.
+        metrics: Counters of the process.
     """
     relay = OutboxRelay(journal, bus)
 
@@ -115,20 +151,208 @@ def assemble(
         on_stored=wake_relay or publish_now,
     )
     reconciler = Reconciler(
-        ledger,
-        gateway=venue,
-        view=venue,
-        terms=venue,
+        ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
+    )
+    lanes.open(carrier(OrderSender(ledger, venue, metrics), reconciler))
+    handlers = Handlers(
+        order_executor=OrderExecutor(ledger),
+        position_monitor=PositionMonitor(ledger, reconciler),
+        risk_validator=RiskValidator(ledger),
+        policy_watcher=PolicyWatcher(policy),
+    )
+    for pattern, handler_of in EVENT_HANDLERS.items():
+        bus.subscribe(pattern, handler_of(handlers))
+    if rpc is not None:
+        for command, answer_of in RPC_HANDLERS.items():
+            rpc.register(command, answer_of(handlers))
+    return ExecRisk(handlers, ledger, reconciler, relay)
+
+
+def create_app(settings: ExecRiskSettings) -> FastAPI:
+    """Return the HTTP application of the live service, with every adapter made from ``settings``.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    market_clock = market_clock_of(settings)
+    metrics = Metrics(SERVICE, clock)
+    instance = f"{socket.gethostname()}-{settings.port}"
+    redis = RedisConnection(settings.redis_url, clock=clock)
+    pool = PostgresPool(settings.postgres_url, clock=clock)
+    bus = RedisStreamsBus(
+        redis, service=SERVICE, instance=instance, clock=clock, ids=ids, market_clock=market_clock, metrics=metrics
+    )
+    rpc = RpcServer(RedisRpcTransport(redis), service=SERVICE, instance=instance, clock=clock)
+    snapshot = PolicySnapshot(settings.state_dir / "policy" / f"{SERVICE}.json")
+    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot)
+    client = create_exchange(
+        settings.trading_mode.value,
+        base_url=settings.exchange_url,
+        api_key=settings.binance_api_key,
+        secret=settings.binance_api_secret.get_secret_value(),
+    )
+    exchange, stream = _ExchangeLink(client, clock), CcxtReportStream(client)
+    lanes, relay_task = BackgroundLanes(), RelayTask(clock)
+    parts = assemble(
+        account=settings.account,
+        symbols=settings.qt_symbols,
+        rules=settings.rules,
+        bus=bus,
+        rpc=rpc,
+        policy=policy,
+        venue=CcxtVenue(client, market_clock),
+        journal=PostgresJournal(pool),
+        lanes=lanes,
         clock=clock,
         market_clock=market_clock,
-        symbols=symbols,
+        wake_relay=relay_task.wake,
+        metrics=metrics,
     )
-    lanes.open(OrderSender(ledger, venue, metrics), reconciler)
-    executor, monitor = OrderExecutor(ledger), PositionMonitor(ledger, reconciler)
-    validator = RiskValidator(ledger)
-    for pattern, handler in event_handlers(executor, monitor).items():
-        bus.subscribe(pattern, handler)
-    if rpc is not None:
-        for command, answer in rpc_handlers(validator, monitor).items():
-            rpc.register(command, answer)
-    return ExecRisk(ledger, reconciler, relay, executor, monitor, validator)
+    relay_task.open(parts.relay.drain)
+
+    def end_process() -> None:
+        app.state.exit_code = _TAKEN_OVER
+        app.state.stop_server()
+
+    maintenance = Maintenance(
+        parts.ledger,
+        parts.reconciler,
+        recover=parts.recover,
+        on_fenced=end_process,
+        clock=clock,
+        sweep_seconds=settings.position_check_interval_seconds,
+    )
+    health = HealthMonitor(
+        {
+            "redis": DependencyCheck(redis.ping, slow_ms=100),
+            "postgres": DependencyCheck(pool.ping, slow_ms=200),
+            # Positions stay protected by the stops that rest there; a restart would not bring the exchange back.
+            "exchange": DependencyCheck(exchange.ping, slow_ms=500, is_critical=False),
+        },
+        clock=clock,
+        modules=lambda: {"account": _account_line(parts.ledger)},
+        metrics=lambda: _figures(parts.ledger, lanes),
+    )
+    heartbeat = Heartbeat(
+        bus=bus,
+        service=lambda: service,
+        health=health,
+        clock=clock,
+        interval_seconds=settings.heartbeat_interval_seconds,
+    )
+    # Recovery comes before anything that can ask for a trade; the user stream before recovery, so that nothing which
+    # happens meanwhile is missed.
+    service = Service(
+        SERVICE,
+        [
+            redis,
+            pool,
+            _Schema(settings.postgres_url, clock),
+            exchange,
+            policy,
+            health,
+            heartbeat,
+            relay_task,
+            lanes,
+            stream,
+            _Recovery(parts, lanes, clock),
+            BackgroundTask("user-reports", partial(pump, stream, parts.on_report, maintenance.sweep_soon)),
+            BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
+            rpc,
+            bus,
+        ],
+    )
+    app = create_service_api(
+        "Quantum Trader exec-risk-service",
+        service,
+        health,
+        metrics=metrics,
+        ids=ids,
+        routers=[positions_router(parts.handlers.position_monitor)],
+    )
+    return app
+
+
+class _Schema:
+    """Brings the tables up to date before anybody reads them."""
+
+    name = "schema"
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+
+    async def start(self) -> None:
+        await migrate(self._url, SCHEMA, MIGRATIONS, clock=self._clock)
+
+    async def stop(self) -> None:
+        """Nothing to release."""
+
+
+class _ExchangeLink:
+    """The life of the client, and a sign of life of the exchange."""
+
+    name = "exchange"
+
+    def __init__(self, client: BinanceUsdm, clock: Clock) -> None:
+        self._client = client
+        self._clock = clock
+
+    async def start(self) -> None:
+        """Nothing to do: the client connects at its first use."""
+
+    async def stop(self) -> None:
+        await self._client.close()
+
+    async def ping(self) -> float:
+        began = self._clock.monotonic()
+        await self._client.fapiPublicGetTime()
+        return (self._clock.monotonic() - began) * 1000.0
+
+
+class _Recovery:
+    """Recovers before the service is ready; an exchange or database that is away is waited for."""
+
+    name = "recovery"
+
+    def __init__(self, parts: ExecRisk, lanes: BackgroundLanes, clock: Clock) -> None:
+        self._parts = parts
+        self._lanes = lanes
+        self._clock = clock
+        self._backoff = Backoff(base_seconds=0.2, factor=2.0, cap_seconds=5.0)
+
+    async def start(self) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._parts.recover()
+                break
+            except TransientError as error:
+                failures += 1
+                delay = self._backoff.delay(failures)
+                log.warning("recovery_delayed", error=str(error), retry_in_seconds=delay)
+                await self._clock.sleep(delay)
+        await self._lanes.idle(_PROTECTION_SECONDS)
+
+    async def stop(self) -> None:
+        """Nothing to release."""
+
+
+def _account_line(ledger: Ledger) -> str:
+    book = ledger.book
+    if ledger.is_fenced:
+        return f"{book.account} was taken over by another process"
+    if ledger.needs_recovery:
+        return f"{book.account} is being recovered"
+    return f"{book.account} at step {book.step}"
+
+
+def _figures(ledger: Ledger, lanes: BackgroundLanes) -> dict[str, int]:
+    book = ledger.book
+    return {
+        "open_positions": len(book.positions),
+        "open_orders": len(book.open_orders()),
+        "requests_under_way": lanes.under_way,
+        "step": book.step,
+    }

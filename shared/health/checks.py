@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _CHECK_TIMEOUT_SECONDS = 2.0
 _NOT_CHECKED = DependencyHealth(status=HealthStatus.DEGRADED, error="not checked yet")
 
 
+@functools.cache
 def software_version() -> str:
     """Return the version of the installed package."""
     try:

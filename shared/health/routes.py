@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import ConfigurationError
 from shared.health.checks import HealthMonitor, software_version
@@ -23,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 CORRELATION_HEADER = "X-Correlation-ID"
 #: What a caller may send as its id; anything else is replaced, so that no header reaches a log unchecked.
-_CORRELATION_ID = re.compile(r"^[A-Za-z0-9._:-]{1,128}$")
+_CORRELATION_ID = re.compile(r"\A[A-Za-z0-9._:-]{1,128}\Z")
 
 START_FAILED = 1
 WRONG_CONFIGURATION = 4
@@ -98,19 +100,34 @@ def create_service_api(
     app.state.exit_code = 0
     app.state.stop_server = lambda: None
 
-    @app.middleware("http")
-    async def correlate(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        given = request.headers.get(CORRELATION_HEADER, "")
-        correlation_id = given if _CORRELATION_ID.match(given) else ids.new()
-        with use_trace(TraceContext(correlation_id)):
-            response = await call_next(request)
-        response.headers[CORRELATION_HEADER] = correlation_id
-        return response
-
+    app.add_middleware(_Correlation, ids=ids)
     app.include_router(health_router(service, health, metrics))
     for router in routers:
         app.include_router(router)
     return app
+
+
+class _Correlation:
+    """Puts each request under the caller's id as trace id, or a new one, and tells it in the answer."""
+
+    def __init__(self, app: ASGIApp, ids: IdSource) -> None:
+        self._app = app
+        self._ids = ids
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(CORRELATION_HEADER, "")
+        correlation_id = given if _CORRELATION_ID.match(given) else self._ids.new()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[CORRELATION_HEADER] = correlation_id
+            await send(message)
+
+        with use_trace(TraceContext(correlation_id)):
+            await self._app(scope, receive, send_with_id)
 
 
 async def _start(app: FastAPI, service: Service) -> None:

@@ -14,7 +14,7 @@ import structlog
 
 from shared.backoff import Backoff
 from shared.clock import Clock
-from shared.errors import ConfigurationError, ConnectionLostError, NotRunningError
+from shared.errors import ConfigurationError, ConnectionLostError
 
 #: Longest wait for one statement.
 STATEMENT_TIMEOUT_SECONDS = 10.0
@@ -37,6 +37,7 @@ CONNECTION_ERRORS = (
     asyncpg.TooManyConnectionsError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections at the moment
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the server's farewell came between two messages of a statement
 )
 
 log = structlog.get_logger(__name__)
@@ -101,10 +102,10 @@ class PostgresPool:
         """The pool.
 
         Raises:
-            NotRunningError: ``start`` did not come first.
+            ConnectionLostError: It is not open: before ``start`` and after ``stop``.
         """
         if self._pool is None:
-            raise NotRunningError("the PostgreSQL pool was not started")
+            raise ConnectionLostError("the connections to PostgreSQL are not open")
         return self._pool
 
     @property
@@ -146,8 +147,7 @@ class PostgresPool:
         """Return the round trip in milliseconds.
 
         Raises:
-            ConnectionLostError: No answer.
-            NotRunningError: ``start`` did not come first.
+            ConnectionLostError: No answer, or the pool is not open.
         """
         pool = self.pool
         began = self._clock.monotonic()

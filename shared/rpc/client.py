@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from shared.backoff import Backoff
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import DecodeError, InvalidInputError, NotRunningError, TransientError
 from shared.ids import IdSource
@@ -88,9 +89,7 @@ class RpcClient:
         """Stop reading; calls that still wait end with the error code ``CLIENT_STOPPED``."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            await end_task(reader)
         for reply in self._waiting.values():
             if not reply.done():
                 reply.set_result(RPCResponse("ERROR", error_code="CLIENT_STOPPED", error_message="the caller stopped"))
@@ -136,21 +135,17 @@ class RpcClient:
 
     async def _exchange(self, request: RPCRequest, timeout: float) -> RPCResponse:
         fields = encode_request(request)
-        reply: asyncio.Future[RPCResponse] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        reply: asyncio.Future[RPCResponse] = loop.create_future()
         self._waiting[request.request_id] = reply
+        deadline = loop.time() + timeout
         try:
-            async with asyncio.timeout(timeout):
-                await self._send(request.service_target, fields)
-                return await reply
-        except TimeoutError:
-            return RPCResponse(
-                "TIMEOUT",
-                error_code="TIMEOUT",
-                error_message=(
-                    f"{request.service_target} did not answer {request.command} within {timeout:g} s; "
-                    "it may still have run"
-                ),
-            )
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._send(request.service_target, fields)
+            # Not inside the timeout above: a send can swallow the cancellation that ends it (see end_task).
+            await asyncio.wait({reply}, timeout=max(0.0, deadline - loop.time()))
+            return reply.result() if reply.done() else _timed_out(request)
         finally:
             del self._waiting[request.request_id]
 
@@ -208,3 +203,14 @@ class RpcClient:
             log.debug("rpc_answer_late", request_id=request_id)  # its caller gave up, or has it already
             return
         reply.set_result(response)
+
+
+def _timed_out(request: RPCRequest) -> RPCResponse:
+    return RPCResponse(
+        "TIMEOUT",
+        error_code="TIMEOUT",
+        error_message=(
+            f"{request.service_target} did not answer {request.command} within {request.timeout_seconds:g} s; "
+            "it may still have run"
+        ),
+    )

@@ -14,6 +14,7 @@ import structlog
 from pydantic import ValidationError
 
 from shared.backoff import Backoff
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import DecodeError, InvalidInputError, QuantumTraderError, RpcError, TransientError
 from shared.rpc.commands import COMMANDS, CommandSpec, RpcModel
@@ -116,15 +117,11 @@ class RpcServer:
         """Take no more, let handlers finish, leave the rest to another replica."""
         reader, self._reader = self._reader, None
         if reader is not None:
-            reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await reader
+            await end_task(reader)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=self._drain_seconds)
         for task in list(self._running.values()):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
         with suppress(TransientError):
             await self._channel.close()
 

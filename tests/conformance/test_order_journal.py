@@ -169,7 +169,7 @@ async def test_an_intent_that_exists_refuses_the_whole_step(open_journal: OpenJo
     await desk.candle()
     event = desk.signal_event("BUY")
     before = desk.book
-    await desk.service.executor.on_signal(event)
+    await desk.service.handlers.order_executor.on_signal(event)
     entry = desk.orders(Leg.ENTRY)[0]
     journal = open_journal()
     book = await journal.load(ACCOUNT)

@@ -197,17 +197,27 @@ async def test_a_request_that_is_late_is_dropped(cast: Cast, stage: RpcStage) ->
 
 async def test_a_command_that_only_reads_is_cut_off_at_its_deadline(cast: Cast) -> None:
     gate = Gate()
-    server = await cast.serve(gate, max_in_flight=1)
+    server = await cast.serve(gate)
     client = await cast.client()
 
-    assert (await ask(client, cast, 1, timeout=0.2)).status == "TIMEOUT"
+    response = await ask(client, cast, 1, timeout=0.2)
+
+    assert response.status == "TIMEOUT"
+    await eventually(lambda: gate.entered == [1] and server.in_flight == 0)
+
+
+async def test_a_command_with_an_effect_is_never_cut_off(cast: Cast) -> None:
+    gate = Gate()
+    server = await cast.serve(gate)
+    client = await cast.client()
+
+    effect = await ask(client, cast, 1, command="deposit", timeout=0.2)
+    reading = await ask(client, cast, 2, command="double", timeout=0.2)
+
+    assert (effect.status, reading.status) == ("TIMEOUT", "TIMEOUT")
+    await eventually(lambda: server.in_flight == 1)
     gate.open.set()
-
-    async def free_again() -> bool:
-        return (await ask(client, cast, 2)).succeeded
-
-    await eventually(free_again)
-    assert server.in_flight == 0
+    await eventually(lambda: server.in_flight == 0)
 
 
 @pytest.mark.parametrize("command", ["double", "deposit"])

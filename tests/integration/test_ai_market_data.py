@@ -62,13 +62,11 @@ class Run:
         return [event for event in events if event.payload.symbol == symbol]
 
     async def has(self, count: int) -> list[Event[Any]]:
-        async def enough() -> list[Event[Any]] | None:
+        async def enough() -> list[Event[Any]]:
             found = await self.out()
-            return found if len(found) >= count else None
+            return found if len(found) >= count else []
 
-        found = await eventually(enough, what=f"{count} candles")
-        assert found is not None
-        return found
+        return await eventually(enough, what=f"{count} candles")
 
 
 @asynccontextmanager

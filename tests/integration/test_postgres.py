@@ -13,7 +13,7 @@ import pytest
 
 from infrastructure.embedded.loopback import free_port
 from shared.clock import ManualClock, SystemClock
-from shared.errors import ConfigurationError, ConnectionLostError, NotRunningError
+from shared.errors import ConfigurationError, ConnectionLostError
 from shared.postgres.migrate import migrate
 from shared.postgres.pool import PostgresPool
 from tests.support.eventually import eventually
@@ -153,7 +153,7 @@ async def test_values_come_back_as_they_were_sent(database_url: str) -> None:
     assert row["t"].utcoffset().total_seconds() == 0
     assert 0 < await pool.ping() < 10_000
     await pool.stop()
-    with pytest.raises(NotRunningError):
+    with pytest.raises(ConnectionLostError, match="not open"):
         await pool.ping()
 
 

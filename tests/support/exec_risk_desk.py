@@ -246,14 +246,14 @@ class Desk:
     async def candle(self, *, symbol: str = BTC, **changes: Any) -> Event[Any]:
         """Close a candle at the engine's last price."""
         event = self.candle_event(symbol=symbol, **changes)
-        await self.service.monitor.on_candle(event)
+        await self.service.handlers.position_monitor.on_candle(event)
         await self.settle()
         return event
 
     async def signal(self, action: str = "BUY", **changes: Any) -> Event[Any]:
         """Hand over one signal and let the exchange answer."""
         event = self.signal_event(action, **changes)
-        await self.service.executor.on_signal(event)
+        await self.service.handlers.order_executor.on_signal(event)
         await self.settle()
         return event
 

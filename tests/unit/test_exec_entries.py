@@ -75,10 +75,10 @@ async def test_a_signal_that_is_delivered_twice_trades_once() -> None:
     event = desk.signal_event("BUY")
 
     for _ in range(3):
-        await desk.service.executor.on_signal(event)
+        await desk.service.handlers.order_executor.on_signal(event)
         await desk.settle()
     await desk.restart()
-    await desk.service.executor.on_signal(event)
+    await desk.service.handlers.order_executor.on_signal(event)
     await desk.settle()
 
     assert len(desk.orders(Leg.ENTRY)) == 1
@@ -142,7 +142,7 @@ async def test_an_unlisted_symbol_is_denied() -> None:
 
     event = desk.signal_event("BUY")
     unlisted = event.payload.model_copy(update={"symbol": "DOGEUSDT"})
-    await desk.service.executor.on_signal(type(event)(event.metadata, unlisted))
+    await desk.service.handlers.order_executor.on_signal(type(event)(event.metadata, unlisted))
 
     assert desk.bus.of("execution.result")[0].rejection_reason == "DOGEUSDT is not listed on the exchange"
 
@@ -247,10 +247,12 @@ async def test_leverage_is_lowered_to_the_policy_and_to_whole_numbers() -> None:
 
 async def test_an_entry_that_is_under_way_blocks_the_symbol() -> None:
     desk = await started_desk(flat(50_000, 5))
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))  # accepted; its fill was not told yet
+    await desk.service.handlers.order_executor.on_signal(
+        desk.signal_event("BUY")
+    )  # accepted; its fill was not told yet
 
     late = desk.signal_event("SELL")
-    await desk.service.executor.on_signal(late)
+    await desk.service.handlers.order_executor.on_signal(late)
 
     assert desk.bus.of("execution.result")[0].rejection_reason == "orders of this symbol are still under way"
     await desk.settle()

@@ -187,7 +187,7 @@ async def test_an_old_candle_changes_nothing() -> None:
     await desk.candle()
     before = desk.book
 
-    await desk.service.monitor.on_candle(old)
+    await desk.service.handlers.position_monitor.on_candle(old)
 
     assert desk.book is before
 
@@ -217,7 +217,7 @@ def trade(desk: Desk, order_id: str, trade_id: int, quantity: str, total: str, *
 async def test_a_half_filled_entry_is_protected_within_a_second_and_the_stop_follows_its_growth() -> None:
     desk = await started_desk(flat(50_000, 5))
     desk.venue.before["submit:entry"] = [OutcomeUnknownError("no answer arrived")]
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     entry = desk.orders(Leg.ENTRY)[0]
 
     await desk.service.on_report(trade(desk, entry.client_order_id, 1, "0.004", "0.004"))
@@ -240,7 +240,7 @@ async def test_a_half_filled_entry_is_protected_within_a_second_and_the_stop_fol
 async def test_a_new_stop_is_on_the_exchange_before_the_old_one_is_cancelled() -> None:
     desk = await started_desk(flat(50_000, 5))
     desk.venue.before["submit:entry"] = [OutcomeUnknownError("no answer arrived")]
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     entry = desk.orders(Leg.ENTRY)[0]
     await desk.service.on_report(trade(desk, entry.client_order_id, 1, "0.004", "0.004"))
     await desk.service.reconciler.upkeep()

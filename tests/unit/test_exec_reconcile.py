@@ -35,12 +35,12 @@ async def test_nothing_is_applied_before_recovery() -> None:
     desk = desk_on(flat(50_000, 5))
 
     with pytest.raises(ConnectionLostError, match="being recovered"):
-        await desk.service.executor.on_signal(desk.signal_event("BUY"))
+        await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
 
 
 async def test_reports_that_come_twice_or_in_any_order_count_once() -> None:
     desk = await started_desk(flat(50_000, 5), volume=100.0)
-    await desk.service.executor.on_signal(desk.signal_event("BUY", suggested_size_usd=900.0))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY", suggested_size_usd=900.0))
     reports = desk.venue.inner.take_reports()
 
     for report in [*reversed(reports), *reports, *reports]:
@@ -56,7 +56,7 @@ async def test_reports_that_come_twice_or_in_any_order_count_once() -> None:
 
 async def test_a_fill_that_the_stream_lost_is_read_from_the_list() -> None:
     desk = await started_desk(flat(50_000, 5))
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     lost = desk.venue.inner.take_reports()
     assert any(isinstance(report, OrderReport) and report.fill for report in lost)
     assert BTC not in desk.book.positions
@@ -72,7 +72,7 @@ async def test_a_fill_that_the_stream_lost_is_read_from_the_list() -> None:
 
 async def test_a_fill_that_the_list_shows_late_is_found_by_reading_again() -> None:
     desk = await started_desk(flat(50_000, 5))
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     desk.venue.inner.take_reports()
     record = desk.venue.engine.fills(BTC)[0]
     fills = desk.venue.engine._account.fills  # the list lags: it does not show the trade yet
@@ -303,7 +303,7 @@ async def test_a_process_that_was_overtaken_does_nothing_any_more() -> None:
     await desk.restart()
 
     with pytest.raises(ConnectionLostError, match="taken over by another"):
-        await old.executor.on_signal(desk.signal_event("BUY"))
+        await old.handlers.order_executor.on_signal(desk.signal_event("BUY"))
 
     assert old.ledger.is_fenced
     assert not desk.venue.sent
@@ -316,7 +316,7 @@ async def test_events_that_the_bus_did_not_take_are_published_at_the_next_start_
     desk.bus.broken = ConnectionLostError("Redis is away")
     event = desk.signal_event("BUY", confidence=0.1)
     with pytest.raises(ConnectionLostError):
-        await desk.service.executor.on_signal(event)
+        await desk.service.handlers.order_executor.on_signal(event)
     before = len(desk.bus.events)
     desk.bus.broken = None
 

@@ -36,7 +36,7 @@ async def test_without_the_user_stream_the_order_is_found_by_its_client_id_and_i
     desk = await started_desk(flat(50_000, 5))
     desk.venue.after["submit:entry"] = [LOST]
 
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     desk.venue.engine.take_events()  # the stream told nothing
     assert entry_status(desk) is OrderStatus.UNKNOWN
     for _ in range(4):
@@ -88,7 +88,7 @@ async def test_a_single_look_after_a_long_silence_proves_nothing() -> None:
 async def test_an_order_that_the_exchange_shows_late_is_not_given_up() -> None:
     desk = await started_desk(flat(50_000, 5))
     desk.venue.after["submit:entry"] = [LOST]
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     desk.venue.engine.take_events()
     desk.venue.hidden = {desk.orders(Leg.ENTRY)[0].client_order_id}
 
@@ -119,7 +119,7 @@ async def test_a_stop_without_an_answer_is_replaced_after_five_seconds_and_never
     desk = await started_desk(flat(50_000, 5))
     desk.venue.after["submit:stop"] = [LOST]
     desk.venue.before["find"] = [ConnectionLostError("down") for _ in range(9)]
-    await desk.service.executor.on_signal(desk.signal_event("BUY"))
+    await desk.service.handlers.order_executor.on_signal(desk.signal_event("BUY"))
     await desk.venue.inner.deliver(_deaf_to_algos(desk))
 
     for _ in range(7):

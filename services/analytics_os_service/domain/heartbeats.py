@@ -24,6 +24,20 @@ class Heartbeat:
     cpu_percent: float | None = None
     memory_percent: float | None = None
     memory_used_mb: float | None = None
+    market_data_age_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatRule:
+    """When silence becomes an outage.
+
+    Attributes:
+        timeout: Longest silence of a service that is well.
+        grace: Time after our own start in which nobody is reported.
+    """
+
+    timeout: timedelta = timedelta(seconds=15)
+    grace: timedelta = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +92,14 @@ class HeartbeatTable:
         *,
         own_name: str,
         expected: Iterable[str],
-        timeout: timedelta,
-        grace: timedelta,
+        rule: HeartbeatRule,
         started: datetime,
     ) -> None:
         self._own_name = own_name
         self._expected = tuple(expected)
-        self._timeout = timeout
+        self._timeout = rule.timeout
         self._listening_since = started
-        self._patient_until = started + grace
+        self._patient_until = started + rule.grace
         self._last: dict[str, Heartbeat] = {}
         self._reported: dict[str, datetime] = {}
 

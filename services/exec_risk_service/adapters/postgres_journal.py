@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 
 import asyncpg
-from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
 
 from services.exec_risk_service.adapters.rows import (
     cash_of,
@@ -32,6 +31,7 @@ from services.exec_risk_service.domain.step import Fact, Step
 from services.exec_risk_service.ports import Commit, StoredFact
 from shared.errors import ConnectionLostError, InvalidInputError
 from shared.events.registry import spec_for
+from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
 
 #: JSON travels as text, whatever codec the pool has.
 _JSON_COLUMNS = frozenset({"plan", "exit", "marks"})

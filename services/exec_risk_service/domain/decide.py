@@ -52,4 +52,4 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     turn = Turn(book, context)
     RULES[type(item)](turn, item)
     cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed) else None
-    return turn.finish(cause, record_input(item, context))
+    return turn.finish(cause, record_input(item, book.account, context))

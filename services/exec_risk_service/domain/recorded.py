@@ -27,6 +27,7 @@ class RecordedInput:
     """One input as it was applied.
 
     Attributes:
+        account: Name of the account and its run.
         step: Its place in the order of the account.
         item: The input.
         now: Wall time at which it was applied.
@@ -34,6 +35,7 @@ class RecordedInput:
         policy_version: Version of that policy.
     """
 
+    account: str
     step: int
     item: Input
     now: datetime
@@ -41,7 +43,7 @@ class RecordedInput:
     policy_version: int
 
 
-def record_input(item: Input, context: Context) -> dict[str, Any]:
+def record_input(item: Input, account: str, context: Context) -> dict[str, Any]:
     """Return ``item`` as JSON values; of an event only its id, because the event itself is archived."""
     body: dict[str, Any]
     if isinstance(item, SignalReceived | CandleClosed):
@@ -49,6 +51,7 @@ def record_input(item: Input, context: Context) -> dict[str, Any]:
     else:
         body = _ADAPTERS[type(item)].dump_python(item, mode="json")
     return {
+        "account": account,
         "kind": type(item).__name__,
         "body": body,
         "now": context.now.isoformat(),
@@ -77,6 +80,7 @@ def recorded_inputs(events: Iterable[Event[Any]]) -> list[RecordedInput]:
 def _read(step: int, written: dict[str, Any], events: dict[str, Event[Any]]) -> RecordedInput:
     mode, version = written["policy"]
     return RecordedInput(
+        account=written["account"],
         step=step,
         item=_read_item(_KINDS[written["kind"]], written["body"], events),
         now=datetime.fromisoformat(written["now"]),

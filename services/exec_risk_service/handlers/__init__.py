@@ -1,28 +1,43 @@
-"""What exec-risk listens to: events of the bus and commands of RPC, with the handler of each."""
+"""What the exec-risk-service listens to."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from services.exec_risk_service.handlers.order_executor import OrderExecutor
+from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
 from shared.bus.event_bus import Handler
 from shared.rpc.server import RpcHandler
 
 
-def event_handlers(executor: OrderExecutor, monitor: PositionMonitor) -> Mapping[str, Handler]:
-    """Return event pattern -> handler."""
-    return MappingProxyType({"signal.generated": executor.on_signal, "candle.closed": monitor.on_candle})
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """The handlers of one service instance."""
+
+    order_executor: OrderExecutor
+    position_monitor: PositionMonitor
+    risk_validator: RiskValidator
+    policy_watcher: PolicyWatcher
 
 
-def rpc_handlers(validator: RiskValidator, monitor: PositionMonitor) -> Mapping[str, RpcHandler]:
-    """Return command -> handler."""
-    return MappingProxyType(
-        {
-            "validate_risk": validator.validate_risk,
-            "get_position_status": monitor.get_position_status,
-            "get_positions": monitor.get_positions,
-        }
-    )
+#: Event pattern -> handler.
+EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
+    {
+        "signal.generated": lambda handlers: handlers.order_executor.on_signal,
+        "candle.closed": lambda handlers: handlers.position_monitor.on_candle,
+        "policy.updated": lambda handlers: handlers.policy_watcher.on_policy_updated,
+    }
+)
+
+#: RPC command -> handler.
+RPC_HANDLERS: Mapping[str, Callable[[Handlers], RpcHandler]] = MappingProxyType(
+    {
+        "validate_risk": lambda handlers: handlers.risk_validator.validate_risk,
+        "get_position_status": lambda handlers: handlers.position_monitor.get_position_status,
+        "get_positions": lambda handlers: handlers.position_monitor.get_positions,
+    }
+)

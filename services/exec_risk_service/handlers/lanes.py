@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-from typing import assert_never
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias, assert_never
 
 from services.exec_risk_service.domain.step import CancelOrder, Reconcile, Request, SubmitOrder
 from services.exec_risk_service.handlers.order_sender import OrderSender
 from services.exec_risk_service.handlers.reconciler import Reconciler
 
+#: Does what one request asks for.
+CarryOut: TypeAlias = Callable[[Request], Awaitable[None]]
 
-async def carry_out(request: Request, sender: OrderSender, reconciler: Reconciler) -> None:
-    """Do what one request asks for."""
-    match request:
-        case SubmitOrder():
-            await sender.submit(request.client_order_id)
-        case CancelOrder():
-            await sender.cancel(request.client_order_id)
-        case Reconcile():
-            await reconciler.sweep_symbol(request.symbol)
-        case _:
-            assert_never(request)
+
+def carrier(sender: OrderSender, reconciler: Reconciler) -> CarryOut:
+    """Return the function that gives each request to who does the work."""
+
+    async def carry_out(request: Request) -> None:
+        match request:
+            case SubmitOrder():
+                await sender.submit(request.client_order_id)
+            case CancelOrder():
+                await sender.cancel(request.client_order_id)
+            case Reconcile():
+                await reconciler.sweep_symbol(request.symbol)
+            case _:
+                assert_never(request)
+
+    return carry_out
 
 
 class InlineLanes:
     """Carries out each request before ``dispatch`` returns: replay and tests see one fixed order of things."""
 
     def __init__(self) -> None:
-        self._sender: OrderSender | None = None
-        self._reconciler: Reconciler | None = None
+        self._carry_out: CarryOut | None = None
 
-    def open(self, sender: OrderSender, reconciler: Reconciler) -> None:
+    def open(self, carry_out: CarryOut) -> None:
         """Name who does the work; called once by the composition root."""
-        self._sender, self._reconciler = sender, reconciler
+        self._carry_out = carry_out
 
     async def dispatch(self, requests: tuple[Request, ...]) -> None:
-        if self._sender is None or self._reconciler is None:
+        if self._carry_out is None:
             raise AssertionError("lanes are opened before the ledger is used")
         for request in requests:
-            await carry_out(request, self._sender, self._reconciler)
+            await self._carry_out(request)

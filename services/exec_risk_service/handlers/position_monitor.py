@@ -35,7 +35,7 @@ class PositionMonitor:
         """Apply one line of the user stream."""
         match report:
             case Reconnected():
-                await self._reconciler.sweep()
+                await self._reconciler.sweep(after_gap=True)
             case CashChanged():
                 await self._reconciler.fetch_payments()
             case OrderReport():

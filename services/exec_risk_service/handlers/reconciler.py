@@ -107,7 +107,7 @@ class Reconciler:
         await self._look_up_unfinished()
         await self._compare_orders()
         for _ in range(2):  # the second look confirms what the first one only suspected
-            await self._read_all_fills()
+            await self._read_fills(self._symbols)
             await self._fills.read_payments()
             await self._compare_account()
 
@@ -134,11 +134,15 @@ class Reconciler:
             await self._lookup.chase()
         await self._sweep_doubted()
 
-    async def sweep(self) -> None:
-        """Compare everything: orders, fills, payments, positions, wallet."""
+    async def sweep(self, *, after_gap: bool = False) -> None:
+        """Compare everything: orders, fills, payments, positions, wallet.
+
+        Args:
+            after_gap: The user stream was interrupted: read the trades of every symbol, not only of active ones.
+        """
         async with self._turn:
             await self._compare_orders()
-            await self._read_all_fills()
+            await self._read_fills(self._symbols if after_gap else ())
             await self._fills.read_payments()
             await self._compare_account()
         await self.upkeep()
@@ -213,10 +217,11 @@ class Reconciler:
 
     # -- fills and account ---------------------------------------------------------------------------------------------
 
-    async def _read_all_fills(self) -> None:
+    async def _read_fills(self, symbols: Collection[str]) -> None:
+        """Read the trades of ``symbols`` and of every symbol with an unfinished order or a position."""
         book = self._ledger.book
-        known = {order.symbol for order in book.unfinished_orders()} | set(book.positions)
-        for symbol in sorted(known.union(self._symbols)):
+        active = {order.symbol for order in book.unfinished_orders()} | set(book.positions)
+        for symbol in sorted(active.union(symbols)):
             await self._fills.read_fills(symbol)
 
     async def _compare_account(self) -> None:

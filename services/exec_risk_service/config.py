@@ -1,0 +1,64 @@
+"""Settings of the exec-risk-service; every value can be set by the environment variable of the same name."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from pydantic import AliasChoices, Field
+
+from services.exec_risk_service.domain.rules import Rules
+from shared.settings import PostgresUrl, ServiceSettings
+from shared.trading.instruments import timeframe_duration
+
+SERVICE = "exec-risk-service"
+
+
+class ExecRiskSettings(ServiceSettings):
+    """What the exec-risk-service is told from outside. The policy may be stricter than these limits, never looser.
+
+    Attributes:
+        postgres_url: Journal of intents, orders, fills and positions, schema ``exec_risk``.
+        max_leverage: Highest leverage of a position.
+        max_position_size_usd: Largest position, USDT.
+        max_open_positions: Open positions at the same time.
+        max_daily_drawdown_pct: Fall of equity below the day's peak at which entries stop, percent.
+        max_price_deviation_pct: Largest distance of a signal's price from the newest closing price, percent.
+        default_leverage: Leverage of a signal that suggests none.
+        default_stop_loss_pct: Distance of the stop of a signal that suggests none, percent.
+        default_take_profit_pct: Distance of the target of a signal that suggests none, percent; 0 for no target.
+        max_holding_candles: Candles after which a position is closed.
+        position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
+    """
+
+    port: int = Field(default=8002, ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
+    postgres_url: PostgresUrl
+    max_leverage: Decimal = Field(default=Decimal(20), ge=1, le=125)
+    max_position_size_usd: Decimal = Field(default=Decimal(10_000), gt=0)
+    max_open_positions: int = Field(default=10, ge=0)
+    max_daily_drawdown_pct: Decimal = Field(default=Decimal(10), gt=0, le=100)
+    max_price_deviation_pct: Decimal = Field(default=Decimal(20), gt=0)
+    default_leverage: Decimal = Field(default=Decimal(1), ge=1, le=125)
+    default_stop_loss_pct: Decimal = Field(default=Decimal(2), gt=0, lt=100)
+    default_take_profit_pct: Decimal = Field(default=Decimal(4), ge=0)
+    max_holding_candles: int = Field(default=48, ge=1)
+    position_check_interval_seconds: float = Field(default=10.0, gt=0)
+
+    @property
+    def account(self) -> str:
+        """Name of the account and its run: every row of the journal carries it."""
+        return f"{self.trading_mode.value}:{self.qt_run_id}"
+
+    @property
+    def rules(self) -> Rules:
+        """Limits of this installation."""
+        return Rules(
+            max_leverage=self.max_leverage,
+            max_position_size_usd=self.max_position_size_usd,
+            max_open_positions=self.max_open_positions,
+            max_daily_drawdown=self.max_daily_drawdown_pct / 100,
+            max_price_deviation=self.max_price_deviation_pct / 100,
+            default_leverage=self.default_leverage,
+            default_stop_loss_pct=self.default_stop_loss_pct,
+            default_take_profit_pct=self.default_take_profit_pct or None,
+            max_holding=timeframe_duration(self.qt_timeframe) * self.max_holding_candles,
+        )

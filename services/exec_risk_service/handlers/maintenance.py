@@ -1,0 +1,76 @@
+"""The timer of the service: chase doubtful orders, protect, compare with the exchange, recover after a lost commit."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.reconciler import Reconciler
+from shared.clock import Clock
+
+_UPKEEP_SECONDS = 1.0
+#: Pause before a difference that was seen once is looked at again.
+_SECOND_LOOK_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Maintenance:
+    """Does what is due each time it is called; all times are wall times."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reconciler: Reconciler,
+        *,
+        recover: Callable[[], Awaitable[None]],
+        on_fenced: Callable[[], None],
+        clock: Clock,
+        sweep_seconds: float,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            ledger: The single writer.
+            reconciler: Does the work.
+            recover: The same recovery as at the start.
+            on_fenced: Ends the process: another one holds the account.
+            clock: Wall clock.
+            sweep_seconds: Time between two comparisons with the exchange.
+        """
+        self._ledger = ledger
+        self._reconciler = reconciler
+        self._recover = recover
+        self._on_fenced = on_fenced
+        self._clock = clock
+        self._sweep_seconds = sweep_seconds
+        self._next_upkeep = clock.monotonic()
+        self._next_sweep = clock.monotonic() + sweep_seconds
+
+    def sweep_soon(self) -> None:
+        """Something was missed: compare at the next call."""
+        self._next_sweep = self._clock.monotonic()
+
+    async def tick(self) -> None:
+        """Do what is due now.
+
+        Raises:
+            TransientError: Exchange or journal cannot be reached; the next call tries again.
+        """
+        if self._ledger.is_fenced:
+            self._on_fenced()
+            return
+        if self._ledger.needs_recovery:
+            log.warning("recovering_after_lost_commit", account=self._ledger.account)
+            await self._recover()
+        await self._reconciler.chase()
+        if self._clock.monotonic() >= self._next_upkeep:
+            self._next_upkeep = self._clock.monotonic() + _UPKEEP_SECONDS
+            await self._reconciler.upkeep()
+        if self._clock.monotonic() >= self._next_sweep:
+            self._next_sweep = self._clock.monotonic() + self._sweep_seconds
+            await self._reconciler.sweep()
+            if self._reconciler.suspects_something:
+                self._next_sweep = self._clock.monotonic() + _SECOND_LOOK_SECONDS
