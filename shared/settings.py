@@ -107,7 +107,6 @@ class ServiceSettings(BaseSettings):
     binance_api_key: str = Field(default="paper", repr=False)
     binance_api_secret: SecretStr = SecretStr("paper")
     heartbeat_interval_seconds: float = Field(default=5.0, gt=0)
-    # HOST is exported by some shells and would open the port to the network, so only QT_HOST is read.
     host: str = Field(default="127.0.0.1", validation_alias=AliasChoices("qt_host"))
     port: int = Field(ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
     state_dir: Path = Field(default=Path("var"), validation_alias=AliasChoices("qt_state_dir"))
@@ -169,6 +168,10 @@ class ServiceSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order of precedence: arguments, environment, files named by the environment, ``.env``, its files."""
+        for variables in (env_settings, dotenv_settings):
+            assert isinstance(variables, EnvSettingsSource)
+            # Some shells export HOST, and reading it for ``host`` would open the port to the network.
+            variables.env_vars = {name: value for name, value in variables.env_vars.items() if name != "host"}
         return (
             init_settings,
             env_settings,

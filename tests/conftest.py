@@ -6,8 +6,10 @@ import asyncio
 import itertools
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -33,9 +35,9 @@ def server_folder() -> Iterator[Path]:
 def redis_server(server_folder: Path) -> Iterator[EmbeddedRedis]:
     """A running Redis for the whole test run; tests take ``redis_url``."""
     server = EmbeddedRedis(server_folder / "redis")
-    asyncio.run(server.start())
+    _in_own_loop(server.start())
     yield server
-    asyncio.run(server.stop())
+    _in_own_loop(server.stop())
 
 
 @pytest.fixture
@@ -52,9 +54,9 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
 def postgres_server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL for the whole test run; tests take ``database_url``."""
     server = EmbeddedPostgres(server_folder / "postgres", durable=False)
-    asyncio.run(server.start())
+    _in_own_loop(server.start())
     yield server
-    asyncio.run(server.stop())
+    _in_own_loop(server.stop())
 
 
 @pytest.fixture(scope="session")
@@ -70,6 +72,12 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
     await _run_sql(postgres_url, f"CREATE DATABASE {name}")
     yield f"{postgres_url.rpartition('/')[0]}/{name}"
     await _run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:
+    """Run ``work`` to its end, also when an async fixture asks for the server while its loop is running."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        thread.submit(asyncio.run, work).result()
 
 
 async def _run_sql(url: str, statement: str) -> None:

@@ -179,16 +179,15 @@ def _state_folder(machine: Machine) -> Finding:
 
 
 def _settings(machine: Machine) -> Finding:
+    from services.ai_service.config import AiServiceSettings
     from services.analytics_os_service.config import AnalyticsSettings
     from services.exec_risk_service.config import ExecRiskSettings
-
-    from services.ai_service.config import AiSettings
 
     # What the supervisor tells the services itself is no question of settings.
     for name, value in {"REDIS_URL": "redis://127.0.0.1", "POSTGRES_URL": "postgresql://127.0.0.1/x"}.items():
         if configured(name, machine.environment) is None:
             os.environ[name] = value
-    settings: tuple[type[ServiceSettings], ...] = (AiSettings, ExecRiskSettings, AnalyticsSettings)
+    settings: tuple[type[ServiceSettings], ...] = (AiServiceSettings, ExecRiskSettings, AnalyticsSettings)
     for kind in settings:
         load_settings(kind)
     return Finding("settings", OK, "every setting of the three services is valid")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infrastructure.cli import exit_codes
 from infrastructure.cli.options import JsonOption, StateDirOption, state_dir_from
+
+if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
+    from infrastructure.cli.event_listing import EventListing
 
 
 def events(
@@ -26,7 +31,7 @@ def events(
 
     Reads the database of the running system, else POSTGRES_URL, else starts the embedded one for the time of the query.
     """
-    from infrastructure.cli.event_listing import EventListing, list_events
+    from infrastructure.cli.event_listing import EventListing
     from shared.errors import InvalidInputError
     from shared.trading.instruments import venue_symbol
 
@@ -35,4 +40,20 @@ def events(
     except InvalidInputError as error:
         raise typer.BadParameter(str(error)) from error
     listing = EventListing(trace_id=trace, event_type=event_type, symbol=market, limit=limit, follow=follow)
-    asyncio.run(list_events(listing, state_dir=state_dir_from(state_dir), as_json=json))
+    try:
+        asyncio.run(_show(listing, state_dir_from(state_dir), json=json))
+    except KeyboardInterrupt:
+        # The wished-for end of --follow.
+        raise typer.Exit(0 if follow else exit_codes.INTERRUPTED) from None
+
+
+async def _show(listing: EventListing, state_dir: Path, *, json: bool) -> None:
+    from infrastructure.cli.archive_access import open_archive
+    from infrastructure.cli.event_listing import show_events
+    from infrastructure.cli.quiet_logs import silence_logs
+    from shared.clock import SystemClock
+
+    silence_logs()
+    clock = SystemClock()
+    async with open_archive(state_dir, clock=clock) as archive:
+        await show_events(listing, archive, clock=clock, json=json)

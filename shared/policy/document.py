@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
 from shared.errors import DecodeError, InvalidInputError
 from shared.trading.policy import DEFAULT_POLICIES, PolicyState, RiskMode, RiskPolicy
@@ -48,6 +48,12 @@ class PolicyDocument(BaseModel):
     updated_by: str
     version: int = Field(ge=1)
 
+    @field_validator("last_updated")
+    @classmethod
+    def _in_utc(cls, moment: datetime) -> datetime:
+        # Version 2 wrote times without an offset.
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
     def state(self, *, stale: bool = False) -> PolicyState:
         """Return what services read."""
         values = self.modes[self.active_mode]
@@ -65,19 +71,24 @@ def first_document(now: datetime) -> PolicyDocument:
 def read_document(raw: bytes | str) -> PolicyDocument:
     """Return the document in ``raw``.
 
+    Fields and modes that it lacks get their defaults, and fields that we do not know are left out: another version
+    of the software may have written it.
+
     Raises:
         DecodeError: It is no policy, or a value is out of range.
     """
     try:
         document = PolicyDocument.model_validate_json(raw)
-        missing = [mode for mode in RiskMode if mode not in document.modes]
-        if missing:
-            raise DecodeError(f"the stored policy lacks the mode {missing[0]}", raw=raw)
-        for values in document.modes.values():
-            _Values.model_validate(values)
+        modes = {mode: _completed(mode, document.modes.get(mode, {})) for mode in RiskMode}
     except ValidationError as error:
         raise DecodeError(f"the stored policy cannot be used: {_first_problem(error)}", raw=raw) from None
-    return document
+    return document.model_copy(update={"modes": modes})
+
+
+def _completed(mode: RiskMode, stored: Mapping[str, Any]) -> dict[str, Any]:
+    values = asdict(DEFAULT_POLICIES[mode])
+    values.update({name: value for name, value in stored.items() if name in values})
+    return _Values.model_validate(values).model_dump()
 
 
 def changed_document(
@@ -85,14 +96,18 @@ def changed_document(
     *,
     now: datetime,
     updated_by: str,
+    reason: str,
     mode: RiskMode | None,
     changes: Mapping[str, Any] | None,
 ) -> tuple[PolicyDocument, tuple[str, ...]]:
     """Return the next version and the names of what changed; ``changes`` go to the mode that is active afterwards.
 
     Raises:
-        InvalidInputError: An unknown field or a value out of range.
+        InvalidInputError: An unknown field or a value out of range, or nobody or no reason is named.
     """
+    for name, text in (("updated_by", updated_by), ("reason", reason)):
+        if not text.strip():
+            raise InvalidInputError(f"policy change refused: {name} is empty, and the audit trail must tell it")
     target = mode or document.active_mode
     values = document.modes[target]
     try:
@@ -112,16 +127,19 @@ def changed_document(
     return following, tuple(changed)
 
 
-def audit_row(document: PolicyDocument, *, changed: tuple[str, ...], reason: str) -> dict[str, Any]:
-    """Return who changed what, when and why, as JSON values."""
-    values = document.modes[document.active_mode]
+def audit_row(
+    before: PolicyDocument, document: PolicyDocument, *, changed: tuple[str, ...], reason: str
+) -> dict[str, Any]:
+    """Return who changed what, when and why, as JSON values; of each field the old and the new value."""
+    old, values = before.modes[document.active_mode], document.modes[document.active_mode]
     return {
         "version": document.version,
         "mode": document.active_mode.value,
+        "previous_mode": before.active_mode.value,
         "updated_by": document.updated_by,
         "reason": reason,
         "at": document.last_updated.isoformat(),
-        "changed": {name: values.get(name, document.active_mode.value) for name in changed},
+        "changed": {name: [old[name], values[name]] for name in changed if name in values},
     }
 
 

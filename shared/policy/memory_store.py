@@ -64,8 +64,8 @@ class MemoryPolicyStore:
                 f"the policy has version {document.version}, not {expected_version}: read it again and decide again"
             )
         following, changed = changed_document(
-            document, now=self._clock.now(), updated_by=updated_by, mode=mode, changes=changes
+            document, now=self._clock.now(), updated_by=updated_by, reason=reason, mode=mode, changes=changes
         )
         self._shared.document = following
-        self._shared.audit.append(audit_row(following, changed=changed, reason=reason))
+        self._shared.audit.append(audit_row(document, following, changed=changed, reason=reason))
         return await self.refresh()

@@ -65,14 +65,15 @@ class RedisPolicyStore:
         self._bus = bus
         self._refresh_seconds = refresh_seconds
         self._snapshot_seconds = snapshot_seconds
+        self._saved_version: int | None = None
         self._saved_at = 0.0
-        self._document: PolicyDocument | None = None
         self._state = FALLBACK_POLICY_STATE
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        if self._snapshot is not None and (saved := self._snapshot.load()) is not None:
-            self._state = saved.state(stale=True)
+        if self._snapshot is not None:
+            saved = await asyncio.to_thread(self._snapshot.load)
+            self._state = saved.state(stale=True) if saved else self._state
         with suppress(TransientError), redis_errors():
             await self._connection.client.set(CURRENT_KEY, first_document(self._clock.now()).model_dump_json(), nx=True)
         await self.refresh()
@@ -94,7 +95,7 @@ class RedisPolicyStore:
                 raw = await self._connection.client.get(CURRENT_KEY)
             if raw is None:
                 raise DecodeError(f"{CURRENT_KEY} is empty in Redis")
-            self._take(read_document(raw))
+            await self._take(read_document(raw))
         except (TransientError, DecodeError) as error:
             if not self._state.stale:
                 log.warning("policy_is_stale", version=self._state.version, error=str(error))
@@ -111,20 +112,9 @@ class RedisPolicyStore:
         changes: Mapping[str, Any] | None = None,
     ) -> PolicyState:
         before, after, changed = await self._compare_and_set(expected_version, updated_by, reason, mode, changes)
-        self._take(after)
+        await self._take(after)
         log.info("policy_changed", version=after.version, by=updated_by, reason=reason, changed=list(changed))
-        if self._bus is not None:
-            await self._bus.publish(
-                "policy.updated",
-                PolicyUpdatedPayload(
-                    previous_mode=before.active_mode.value,
-                    new_mode=after.active_mode.value,
-                    updated_by=updated_by,
-                    changed_fields=changed,
-                    effective_timestamp=after.last_updated,
-                    version=after.version,
-                ),
-            )
+        await self._announce(before, after, changed)
         return self._state
 
     async def _compare_and_set(
@@ -144,11 +134,16 @@ class RedisPolicyStore:
                     if before.version != expected_version:
                         raise _conflict(before.version, expected_version)
                     after, changed = changed_document(
-                        before, now=self._clock.now(), updated_by=updated_by, mode=mode, changes=changes
+                        before,
+                        now=self._clock.now(),
+                        updated_by=updated_by,
+                        reason=reason,
+                        mode=mode,
+                        changes=changes,
                     )
                     pipe.multi()  # type: ignore[no-untyped-call]  # redis-py gives it no types
                     pipe.set(CURRENT_KEY, after.model_dump_json())
-                    pipe.lpush(AUDIT_KEY, orjson.dumps(audit_row(after, changed=changed, reason=reason)))
+                    pipe.lpush(AUDIT_KEY, orjson.dumps(audit_row(before, after, changed=changed, reason=reason)))
                     pipe.ltrim(AUDIT_KEY, 0, _AUDIT_LENGTH - 1)
                     await pipe.execute()
         except TransientError as error:
@@ -157,23 +152,37 @@ class RedisPolicyStore:
             raise
         return before, after, changed
 
-    def _take(self, document: PolicyDocument) -> None:
-        self._document, self._state = document, document.state()
-        self._save(force=self._saved_at == 0.0)
+    async def _announce(self, before: PolicyDocument, after: PolicyDocument, changed: tuple[str, ...]) -> None:
+        if self._bus is None:
+            return
+        payload = PolicyUpdatedPayload(
+            previous_mode=before.active_mode.value,
+            new_mode=after.active_mode.value,
+            updated_by=after.updated_by,
+            changed_fields=changed,
+            effective_timestamp=after.last_updated,
+            version=after.version,
+        )
+        try:
+            await self._bus.publish("policy.updated", payload)
+        except TransientError as error:
+            # The change is stored: to report a failure would invite a second one. The others' timers will find it.
+            log.warning("policy_change_not_announced", version=after.version, error=str(error))
 
-    def _save(self, *, force: bool = False) -> None:
-        due = self._clock.monotonic() - self._saved_at >= self._snapshot_seconds
-        if self._snapshot is not None and self._document is not None and (force or due):
-            self._snapshot.save(self._document)
-            self._saved_at = self._clock.monotonic()
+    async def _take(self, document: PolicyDocument) -> None:
+        """Make ``document`` the cached copy, and keep it on disk when it is new or the copy there is old."""
+        self._state = document.state()
+        now = self._clock.monotonic()
+        is_new = document.version != self._saved_version
+        if self._snapshot is None or not (is_new or now - self._saved_at >= self._snapshot_seconds):
+            return
+        self._saved_version, self._saved_at = document.version, now
+        await asyncio.to_thread(self._snapshot.save, document)
 
     async def _keep_fresh(self) -> None:
         while True:
             await self._clock.sleep(self._refresh_seconds)
-            version = self._state.version
             await self.refresh()
-            if self._state.version != version:
-                self._save(force=True)
 
 
 def _conflict(stored: int, expected: int) -> PolicyConflictError:

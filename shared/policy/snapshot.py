@@ -24,7 +24,10 @@ class PolicySnapshot:
         draft = self._path.with_suffix(f".{os.getpid()}.tmp")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(document.model_dump_json(indent=2), encoding="utf-8")
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(document.model_dump_json(indent=2))
+                file.flush()
+                os.fsync(file.fileno())
             draft.replace(self._path)
         except OSError as error:
             log.warning("policy_snapshot_failed", path=str(self._path), error=str(error))

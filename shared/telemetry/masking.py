@@ -18,8 +18,8 @@ _NAMES = (
     rb"|access[-_]?token|refresh[-_]?token)"
 )
 _PATTERNS = (
-    # ?signature=abc&  password=abc
-    (re.compile(rb"(" + _NAMES + rb"=)[^&\s\"'\\,;)}\]]+", re.IGNORECASE), rb"\1" + MASK),
+    # ?signature=abc&  password='abc'
+    (re.compile(rb"(" + _NAMES + rb"=\\?[\"']?)[^&\s\"'\\,;)}\]]+", re.IGNORECASE), rb"\1" + MASK),
     # "listenKey":"abc", also inside a string of JSON or of a Python dict
     (re.compile(rb"(" + _NAMES + rb"\\?[\"']\s*:\s*\\?[\"'])[^\"'\\]+", re.IGNORECASE), rb"\1" + MASK),
     # Authorization: Bearer abc
@@ -59,11 +59,12 @@ class Masker:
 
 
 def _written_forms(secret: str) -> set[bytes]:
-    """Return the ways in which a secret can appear: plain, inside JSON, in JSON inside JSON, in a URL."""
-    plain = secret.encode("utf-8", "replace")
-    in_json = orjson.dumps(plain.decode())[1:-1]
-    in_nested_json = orjson.dumps(in_json.decode())[1:-1]
-    return {plain, in_json, in_nested_json, quote(secret, safe="").encode(), quote(secret).encode()}
+    """Return how a secret can appear: plain, in a URL, in a repr; each also in JSON, and in JSON inside JSON."""
+    plain = secret.encode("utf-8", "replace").decode()
+    forms = {plain, quote(plain, safe=""), quote(plain), repr(plain)[1:-1]}
+    in_json = {orjson.dumps(form)[1:-1].decode() for form in forms}
+    in_nested_json = {orjson.dumps(form)[1:-1].decode() for form in in_json}
+    return {form.encode() for form in forms | in_json | in_nested_json}
 
 
 def _mask_patterns(line: bytes) -> bytes:

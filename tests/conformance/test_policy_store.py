@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -85,3 +86,32 @@ async def test_a_wrong_value_is_refused_and_changes_nothing(make_store: MakeStor
         await store.update(expected_version=1, updated_by="ann", reason="typo", changes=changes)
 
     assert (await store.refresh()).version == 1
+
+
+@pytest.mark.parametrize(("updated_by", "reason"), [("", "test"), ("ann", " ")])
+async def test_a_change_that_names_nobody_or_no_reason_is_refused(
+    make_store: MakeStore, updated_by: str, reason: str
+) -> None:
+    store = await make_store()
+
+    with pytest.raises(InvalidInputError, match="is empty"):
+        await store.update(expected_version=1, updated_by=updated_by, reason=reason, changes={"scaling_factor": 0.5})
+
+    assert (await store.refresh()).version == 1
+
+
+async def test_of_changes_at_the_same_time_one_wins(make_store: MakeStore) -> None:
+    stores = [await make_store() for _ in range(5)]
+
+    results = await asyncio.gather(
+        *(
+            store.update(expected_version=1, updated_by="ann", reason="race", changes={"max_positions": number + 1})
+            for number, store in enumerate(stores)
+        ),
+        return_exceptions=True,
+    )
+
+    (won,) = [result for result in results if not isinstance(result, BaseException)]
+    assert all(isinstance(result, PolicyConflictError) for result in results if isinstance(result, BaseException))
+    assert await stores[0].refresh() == won
+    assert won.version == 2

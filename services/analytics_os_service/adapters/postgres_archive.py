@@ -135,7 +135,7 @@ class PostgresArchive:
     async def _write_batch(self, batch: Sequence[_Waiting]) -> None:
         try:
             await self._insert([waiting.row for waiting in batch])
-        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
+        except (asyncpg.DataError, asyncpg.ProgramLimitExceededError, InvalidInputError) as error:
             if len(batch) > 1:
                 # One row that cannot be stored must not take its neighbours with it.
                 for waiting in batch:
@@ -154,7 +154,10 @@ class PostgresArchive:
     async def _insert(self, rows: Sequence[_Row]) -> None:
         columns = zip(*(astuple(row) for row in rows), strict=True)
         with postgres_errors():
-            await self._pool.pool.execute(_INSERT, self._run_id, *map(list, columns))
+            try:
+                await self._pool.pool.execute(_INSERT, self._run_id, *map(list, columns))
+            except ValueError as error:  # asyncpg: a value that its column cannot hold; to its class also a lost server
+                raise InvalidInputError(str(error)) from error
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

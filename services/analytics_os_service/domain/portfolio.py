@@ -217,7 +217,7 @@ class Portfolio:
             funding_usd=_money(closed.funding_usd or 0.0),
             reason=str(closed.exit_reason),
             duration_seconds=closed.duration_seconds,
-            time=closed.exit_timestamp,
+            time=closed.exit_timestamp or metadata.timestamp,
         )
         trade = self._trade(closed.position_id, closed.symbol)
         # The close repeats how the position began, so a lost or late open leaves no gap.
@@ -226,7 +226,7 @@ class Portfolio:
             size_usd=_money(closed.size_usd),
             leverage=closed.leverage,
             is_long=closed.is_long,
-            time=closed.entry_timestamp,
+            time=closed.entry_timestamp or metadata.timestamp,
             trace_id=metadata.trace_id,
             confidence=closed.entry_confidence,
             model=closed.entry_model,

@@ -12,7 +12,7 @@ depends_on = None
 STATEMENTS = (
     """
     CREATE TABLE analytics.events (
-        event_id     text PRIMARY KEY,
+        event_id     text COLLATE "C" PRIMARY KEY,   -- sorts as in Python, whatever the server's language
         run_id       text NOT NULL,
         event_type   text NOT NULL,
         trace_id     text NOT NULL,

@@ -1,0 +1,190 @@
+"""Composition root: the one file that names the concrete parts of analytics-os."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from services.analytics_os_service.adapters import migrations
+from services.analytics_os_service.adapters.postgres_archive import PostgresArchive
+from services.analytics_os_service.api import analytics_router
+from services.analytics_os_service.config import SERVICE, AnalyticsSettings
+from services.analytics_os_service.domain.heartbeats import HeartbeatRule
+from services.analytics_os_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
+from services.analytics_os_service.handlers.event_archivist import EventArchivist
+from services.analytics_os_service.handlers.health_monitor import HealthMonitor
+from services.analytics_os_service.handlers.portfolio_keeper import PortfolioKeeper
+from services.analytics_os_service.ports import EventArchive
+from shared.bus.consumer import ConsumerOptions
+from shared.bus.event_bus import EventBus
+from shared.bus.redis_streams import RedisStreamsBus
+from shared.clock import Clock, SystemClock
+from shared.events.registry import AI, ANALYTICS_OS, EXEC_RISK
+from shared.health.checks import DependencyCheck
+from shared.health.checks import HealthMonitor as DependencyMonitor
+from shared.health.heartbeat import Heartbeat
+from shared.health.routes import create_service_api
+from shared.ids import RandomIds
+from shared.postgres.migrate import migrate
+from shared.postgres.pool import PostgresPool
+from shared.redis_connection import RedisConnection
+from shared.rpc.redis_transport import RedisRpcTransport
+from shared.rpc.server import RpcServer
+from shared.service import Service
+from shared.settings import market_clock as market_clock_of
+from shared.telemetry.metrics import Metrics
+
+SCHEMA = "analytics"
+#: The services that make up the system.
+EXPECTED_SERVICES = (AI, EXEC_RISK, ANALYTICS_OS)
+
+
+@dataclass(frozen=True, slots=True)
+class AnalyticsOs:
+    """The wired service, without anything that runs by itself.
+
+    Attributes:
+        handlers: What answers events and commands; already subscribed.
+        portfolio: Component; folds the archive at its start. Start it before the bus.
+        monitor: Component; watches heartbeats in the background. Start it before the bus; leave it out where a
+            caller moves time and calls ``check``.
+    """
+
+    handlers: Handlers
+    portfolio: PortfolioKeeper
+    monitor: HealthMonitor
+
+
+def assemble(
+    *,
+    run_id: str,
+    bus: EventBus,
+    rpc: RpcServer | None,
+    archive: EventArchive,
+    clock: Clock,
+    heartbeat_rule: HeartbeatRule | None = None,
+    heartbeat_check_interval_seconds: float = 1.0,
+    expected_services: tuple[str, ...] = EXPECTED_SERVICES,
+) -> AnalyticsOs:
+    """Wire the service out of ports and subscribe its handlers; nothing is started.
+
+    Args:
+        run_id: The run whose events are kept.
+        bus: Where events come from and alerts go to.
+        rpc: Server for the commands; None where nobody asks.
+        archive: Where events are kept.
+        clock: Wall clock.
+        heartbeat_rule: When silence becomes an outage; 15 s when None.
+        heartbeat_check_interval_seconds: Wall time between two looks at the heartbeats.
+        expected_services: Services that must be alive.
+    """
+    portfolio = PortfolioKeeper(run_id=run_id, archive=archive)
+    monitor = HealthMonitor(
+        run_id=run_id,
+        own_name=SERVICE,
+        expected=expected_services,
+        rule=heartbeat_rule or HeartbeatRule(),
+        check_interval_seconds=heartbeat_check_interval_seconds,
+        bus=bus,
+        archive=archive,
+        clock=clock,
+    )
+    handlers = Handlers(archivist=EventArchivist(archive), health_monitor=monitor, portfolio_keeper=portfolio)
+    for pattern, handler_of in EVENT_HANDLERS.items():
+        bus.subscribe(pattern, handler_of(handlers))
+    if rpc is not None:
+        for command, answer_of in RPC_HANDLERS.items():
+            rpc.register(command, answer_of(handlers))
+    return AnalyticsOs(handlers, portfolio, monitor)
+
+
+class SchemaMigration:
+    """Component that brings the schema ``analytics`` to its newest version.
+
+    Attributes:
+        name: Component name.
+    """
+
+    name = "schema"
+
+    def __init__(self, url: str, clock: Clock) -> None:
+        self._url = url
+        self._clock = clock
+
+    async def start(self) -> None:
+        await migrate(self._url, SCHEMA, Path(migrations.__path__[0]), clock=self._clock)
+
+    async def stop(self) -> None:
+        """Nothing to release."""
+
+
+def create_app(settings: AnalyticsSettings) -> FastAPI:
+    """Return the HTTP application of the live service, with every adapter made from ``settings``.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    metrics = Metrics(SERVICE, clock)
+    instance = f"{socket.gethostname()}-{settings.port}"
+    redis = RedisConnection(settings.redis_url, clock=clock)
+    postgres = PostgresPool(settings.postgres_url, clock=clock)
+    archive = PostgresArchive(postgres, run_id=settings.qt_run_id)
+    bus = RedisStreamsBus(
+        redis,
+        service=SERVICE,
+        instance=instance,
+        clock=clock,
+        ids=ids,
+        market_clock=market_clock_of(settings),
+        # A command that came too late for the one it was meant for still belongs into the archive.
+        options=ConsumerOptions(refuse_late_commands=False),
+        metrics=metrics,
+    )
+    rpc = RpcServer(RedisRpcTransport(redis), service=SERVICE, instance=instance, clock=clock, metrics=metrics)
+    parts = assemble(
+        run_id=settings.qt_run_id,
+        bus=bus,
+        rpc=rpc,
+        archive=archive,
+        clock=clock,
+        heartbeat_rule=settings.heartbeat_rule,
+        heartbeat_check_interval_seconds=settings.heartbeat_check_interval_seconds,
+    )
+    health = DependencyMonitor(
+        {
+            "redis": DependencyCheck(redis.ping, slow_ms=100),
+            "postgres": DependencyCheck(postgres.ping, slow_ms=200),
+        },
+        clock=clock,
+    )
+    heartbeat = Heartbeat(
+        bus=bus,
+        service=lambda: service,
+        health=health,
+        clock=clock,
+        interval_seconds=settings.heartbeat_interval_seconds,
+    )
+    # What an earlier life knew comes before the bus, so that the first event meets a complete portfolio.
+    service = Service(
+        SERVICE,
+        [
+            redis,
+            health,
+            heartbeat,
+            SchemaMigration(settings.postgres_url, clock),
+            postgres,
+            archive,
+            parts.portfolio,
+            parts.monitor,
+            bus,
+            rpc,
+        ],
+    )
+    router = analytics_router(archive=archive, portfolio=parts.portfolio, monitor=parts.monitor)
+    return create_service_api(
+        "Quantum Trader analytics-os-service", service, health, metrics=metrics, ids=ids, routers=[router]
+    )
