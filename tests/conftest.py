@@ -40,6 +40,12 @@ def redis_server(server_folder: Path) -> Iterator[EmbeddedRedis]:
     _in_own_loop(server.stop())
 
 
+@pytest.fixture(scope="session")
+def redis_server_url(redis_server: EmbeddedRedis) -> str:
+    """URL of the running Redis, for tests that keep apart by names of their own or sort out a database themselves."""
+    return redis_server.url
+
+
 @pytest.fixture
 def redis_url(redis_server: EmbeddedRedis) -> str:
     """URL of an empty Redis database that no other test uses at the same time."""

@@ -60,7 +60,7 @@ async def open_archive(state_dir: Path, *, clock: Clock) -> AsyncIterator[Archiv
         async with _reader(url, None, clock) as reader:
             yield reader
         return
-    async with _embedded(_existing(state_dir / "postgres")) as embedded_url, _reader(embedded_url, None, clock) as reader:
+    async with _embedded(_existing(state_dir / "postgres")) as url, _reader(url, None, clock) as reader:
         yield reader
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import typer
 
 from infrastructure.cli import exit_codes
 from infrastructure.cli.options import JsonOption, StateDirOption, state_dir_from
-from infrastructure.cli.output import write_json
+from infrastructure.cli.output import stdout_console, write_json
 
 if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
     from infrastructure.cli.diagnosis import Finding
@@ -29,12 +28,11 @@ def doctor(*, state_dir: StateDirOption = None, json: JsonOption = False) -> Non
 
 
 def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("check", "", "found", "what to do")
+    table = Table(Column("check", no_wrap=True), "", Column("found", overflow="fold"), "what to do")
     colours = {"ok": "green", "warn": "yellow", "fail": "bold red"}
     for finding in findings:
         verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
         table.add_row(finding.check, verdict, finding.detail, finding.advice)
-    Console(file=sys.stdout, highlight=False).print(table)
+    stdout_console().print(table)

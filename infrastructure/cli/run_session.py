@@ -16,8 +16,11 @@ from typing import Any
 from infrastructure.cli import exit_codes
 from infrastructure.cli.output import write_json
 from infrastructure.cli.progress import Progress, progress_for
+from infrastructure.cli.quiet_logs import silence_logs
+from infrastructure.cli.report_view import show_report
 from infrastructure.cli.training_watch import watch_training
 from infrastructure.paper_exchange.candle_sources import open_source
+from infrastructure.supervisor.conclusion import conclude
 from infrastructure.supervisor.http_client import LocalHttp
 from infrastructure.supervisor.market_start import market_start
 from infrastructure.supervisor.paper_run import AI, PaperRun, RunOptions
@@ -39,6 +42,7 @@ async def run_up(
     Raises:
         QuantumTraderError: The run could not start, or a program ended it.
     """
+    silence_logs()
     clock, http, progress = SystemClock(), LocalHttp(), progress_for(sys.stderr)
     state_file = StateFile(options.state_dir)
     state_file.acquire()
@@ -126,6 +130,7 @@ class RunSession:
             await asyncio.Event().wait()
         assert run_seconds is not None
         await self._clock.sleep(run_seconds)
+        self._progress.say("time is up: no new signals; waiting for what is under way, then comparing the books")
         report = await conclude(self._run, self._supervisor, http=self._http, clock=self._clock)
         show_report(report, as_json=as_json, progress=self._progress)
         return exit_codes.OK if report.is_good else exit_codes.ERROR

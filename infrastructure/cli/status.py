@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from infrastructure.cli.options import JsonOption, StateDirOption, state_dir_from
-from infrastructure.cli.output import write_json
+from infrastructure.cli.output import stdout_console, write_json
 
 if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
     from infrastructure.supervisor.run_state import RunState
@@ -69,15 +68,14 @@ def without_password(url: str) -> str:
 
 
 def _show(answer: Mapping[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     settings = answer["settings"]
-    table = Table("process", "state", "health", "restarts", "pid", "url")
+    table = Table(Column("process", no_wrap=True), "state", "health", "restarts", "pid", Column("url", overflow="fold"))
     for name, entry in answer["services"].items():
         cells = (entry["state"], entry["health"] or "", entry["restarts"], entry["pid"] or "", entry["url"])
         table.add_row(name, *map(str, cells))
-    console = Console(file=sys.stdout, highlight=False)
+    console = stdout_console()
     console.print(f"run {answer['run_id']} ({answer['phase']}), up for {answer['uptime_seconds']:.0f} s")
     console.print(
         f"{settings.get('trading_mode')} trading of {', '.join(settings.get('symbols', ()))} on "

@@ -5,6 +5,8 @@ A test compares the committed files with what this module would write.
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -114,7 +116,12 @@ def _presence(name: str, field: Schema, schema: Schema) -> str:
 
 
 def _metadata_schema() -> dict[str, Any]:
-    return TypeAdapter(EventMetadata).json_schema()
+    schema = TypeAdapter(EventMetadata).json_schema()
+    documentation = inspect.getdoc(EventMetadata) or ""
+    schema["description"] = documentation.splitlines()[0]
+    for name, meaning in re.findall(r"^    (\w+): (.+)$", documentation, re.MULTILINE):
+        schema["properties"][name]["description"] = meaning.replace("``", "`")
+    return schema
 
 
 def asyncapi() -> dict[str, Any]:
@@ -147,7 +154,7 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "Quantum Trader events",
             "version": SCHEMA_VERSION,
-            "description": "Each message is a Redis stream entry: field metadata holds the headers, payload the payload.",
+            "description": "A message is a Redis stream entry: field metadata holds the headers, payload the payload.",
         },
         "defaultContentType": "application/json",
         "channels": channels,

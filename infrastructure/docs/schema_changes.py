@@ -68,7 +68,10 @@ def _value(
 def _narrowed(
     old: Schema, new: Schema, old_defs: Mapping[str, Schema], new_defs: Mapping[str, Schema], path: str
 ) -> Iterator[str]:
-    yield from _narrowed_type(old, new, path)
+    before, now = old.get("type"), new.get("type")
+    if now is not None and before != now and (before, now) != ("integer", "number"):
+        yield f"{path}: type narrowed from {before or 'anything'} to {now}"
+        return
     yield from _narrowed_values(old, new, path)
     yield from _narrowed_rules(old, new, path)
     if "properties" in old:
@@ -79,12 +82,6 @@ def _narrowed(
             yield from _value(
                 before if isinstance(before, Mapping) else {}, new[inner], old_defs, new_defs, f"{path}[]"
             )
-
-
-def _narrowed_type(old: Schema, new: Schema, path: str) -> Iterator[str]:
-    before, now = old.get("type"), new.get("type")
-    if now is not None and before != now and (before, now) != ("integer", "number"):
-        yield f"{path}: type narrowed from {before or 'anything'} to {now}"
 
 
 def _narrowed_values(old: Schema, new: Schema, path: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from infrastructure.paper_exchange.faults import FAULTS, Fault
 from infrastructure.paper_exchange.live_exchange import LiveExchange
+from infrastructure.paper_exchange.records import Books
 from shared.errors import InvalidInputError, QuantumTraderError
 from shared.trading.instruments import venue_symbol
 
@@ -52,7 +53,7 @@ class _AdminApi:
 
     async def books(self, _request: Request) -> Response:
         self._exchange.sync()
-        return _json(_books(self._exchange))
+        return _json(plain_books(self._exchange.engine.books()))
 
     async def delete_fill(self, request: Request) -> Response:
         symbol, trade_id = venue_symbol(request.path_params["symbol"]), request.path_params["trade_id"]
@@ -135,9 +136,8 @@ def _fault_from(asked: dict[str, Any]) -> Fault:
         raise InvalidInputError(f"fault {asked['kind']} has a field of the wrong type: {error}") from None
 
 
-def _books(exchange: LiveExchange) -> dict[str, Any]:
-    """Return the books as JSON: numbers as text, times as ISO 8601, fills flat."""
-    books = exchange.engine.books()
+def plain_books(books: Books) -> dict[str, Any]:
+    """Return the books as they are shown: fills flat; in JSON numbers become text and times ISO 8601."""
     plain: dict[str, Any] = dataclasses.asdict(books)
     plain["fills"] = [
         {**row["fill"], "order_id": row["order_id"], "is_maker": row["is_maker"]} for row in plain["fills"]

@@ -9,8 +9,8 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
-#: Client order ids of exec-risk begin with this; others belong to strangers.
-OUR_PREFIX = "qt3-"
+from services.exec_risk_service.ports import OUR_PREFIX
+
 #: More findings of one kind than this are only counted.
 _FINDINGS_SHOWN = 5
 _ZERO = Decimal(0)

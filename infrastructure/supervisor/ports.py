@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import secrets
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
 
 from shared.errors import ConfigurationError
 
@@ -18,6 +20,7 @@ _PORT_TABLE: Mapping[str, tuple[str, int, str]] = {
     "exchange_admin": ("paper-exchange (admin)", 101, "QT_EXCHANGE_ADMIN_PORT"),
 }
 DEFAULT_PORT_BASE = 8000
+_SAFE_PORTS = range(10_000, 32_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +40,15 @@ def choose_ports(base: int, environment: Mapping[str, str]) -> Ports:
     A base of 0 takes any free ports.
 
     Raises:
-        ConfigurationError: A port in the environment is no port number, or a chosen port is busy.
+        ConfigurationError: A port in the environment is no port number or named twice, or a chosen port is busy.
     """
-    free = iter(free_ports(len(_PORT_TABLE)) if base == 0 else [])
+    named = {field: _from_environment(variable, environment) for field, (_, _, variable) in _PORT_TABLE.items()}
+    free = iter(free_ports(len(_PORT_TABLE), but_not={port for port in named.values() if port}) if base == 0 else ())
     chosen: dict[str, int] = {}
     for field, (owner, offset, variable) in _PORT_TABLE.items():
-        port = _from_environment(variable, environment) or (next(free) if base == 0 else base + offset)
-        if not 0 < port < 65536:
-            raise ConfigurationError(f"port {port} for {owner} is not between 1 and 65535; choose another --port-base")
+        port = named[field] or (next(free) if base == 0 else base + offset)
+        if port in chosen.values():
+            raise ConfigurationError(f"port {port} is wanted twice, also for {owner}; set {variable} to another one")
         if not is_free(port):
             raise ConfigurationError(
                 f"port {port} for {owner} is busy; end what listens there, or set {variable} or --port-base "
@@ -90,18 +94,15 @@ def is_free(port: int) -> bool:
     return True
 
 
-def free_ports(count: int) -> list[int]:
-    """Return ``count`` different ports that are free now."""
-    probes = [socket.socket(socket.AF_INET, socket.SOCK_STREAM) for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+def free_ports(count: int, *, but_not: Container[int] = ()) -> list[int]:
+    """Return ``count`` different ports that are free now.
 
-
-def as_dict(ports: Ports) -> dict[str, int]:
-    """Return the ports by field name, for the state file."""
-    return {field.name: getattr(ports, field.name) for field in fields(ports)}
+    They lie below the range from which the system gives ports to outgoing connections: one of ours could otherwise
+    be taken by a client of Redis before its service listens, or while it restarts.
+    """
+    first = _SAFE_PORTS.start + secrets.randbelow(len(_SAFE_PORTS))
+    candidates = (_SAFE_PORTS[(first + step) % len(_SAFE_PORTS)] for step in range(len(_SAFE_PORTS)))
+    found = list(itertools.islice((port for port in candidates if port not in but_not and is_free(port)), count))
+    if len(found) < count:
+        raise ConfigurationError(f"no {count} free ports between {_SAFE_PORTS.start} and {_SAFE_PORTS.stop}")
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from services.analytics_os_service.domain.archived_event import ArchivedEvent, Cursor, EventQuery
@@ -16,7 +18,8 @@ from services.analytics_os_service.domain.portfolio import Account, Trade
 from services.analytics_os_service.handlers.health_monitor import HealthMonitor, worst
 from services.analytics_os_service.handlers.portfolio_keeper import PortfolioKeeper
 from services.analytics_os_service.ports import EventArchive
-from shared.errors import InvalidInputError, NotRunningError, TransientError
+from shared.errors import DecodeError, InvalidInputError, NotRunningError, TransientError
+from shared.events.registry import spec_for
 from shared.trading.instruments import venue_symbol
 
 _WRONG_PARAMETER = 422
@@ -24,6 +27,25 @@ _NOT_AVAILABLE = 503
 
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 SymbolParameter = Annotated[str | None, Query(description="Only this market: BTCUSDT or BTC/USDT:USDT.")]
+
+
+class _OneLineRoute(APIRoute):
+    """Tells a wrong parameter in one line, as every other error here, instead of in FastAPI's list."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        answer = super().get_route_handler()
+
+        async def answer_or_one_line(request: Request) -> Response:
+            try:
+                return await answer(request)
+            except RequestValidationError as error:
+                raise HTTPException(_WRONG_PARAMETER, "; ".join(map(_problem, error.errors()))) from error
+
+        return answer_or_one_line
+
+
+def _problem(found: Mapping[str, Any]) -> str:
+    return f"{found['loc'][-1]}={str(found['input'])[:80]!r} is wrong: {found['msg']}"
 
 
 class _Answer(BaseModel):
@@ -87,11 +109,13 @@ class TradeAnswer(_Answer):
     exit_price: float
     size_usd: float = Field(description="Entry value.")
     leverage: float
-    pnl_usd: float
-    pnl_pct: float
+    pnl_usd: float = Field(description="After fees and funding.")
+    pnl_pct: float = Field(description="After fees and funding, percent of the entry value.")
     fees_usd: float
     funding_usd: float
     exit_reason: str
+    entry_model: str | None = Field(description="Model behind the signal that opened it.")
+    entry_confidence: float | None = Field(description="Confidence of that signal, 0 to 1.")
     duration_seconds: float
     opened_at: datetime
     closed_at: datetime
@@ -155,7 +179,7 @@ class ServicesAnswer(_Answer):
 
 def analytics_router(*, archive: EventArchive, portfolio: PortfolioKeeper, monitor: HealthMonitor) -> APIRouter:
     """Return the routes over the three parts that know the answers."""
-    router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"])
+    router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"], route_class=_OneLineRoute)
 
     @router.get("/summary")
     async def read_summary() -> SummaryAnswer:
@@ -201,7 +225,7 @@ def analytics_router(*, archive: EventArchive, portfolio: PortfolioKeeper, monit
         """One page of archived events."""
         query = EventQuery(
             trace_id=trace_id,
-            event_type=event_type,
+            event_type=_wanted_type(event_type),
             symbol=_wanted_symbol(symbol),
             since=since,
             newest_first=order == "desc",
@@ -229,6 +253,13 @@ def _wanted_symbol(symbol: str | None) -> str | None:
     try:
         return None if symbol is None else venue_symbol(symbol.upper())
     except InvalidInputError as error:
+        raise HTTPException(_WRONG_PARAMETER, str(error)) from error
+
+
+def _wanted_type(event_type: str | None) -> str | None:
+    try:
+        return None if event_type is None else spec_for(event_type).event_type
+    except DecodeError as error:
         raise HTTPException(_WRONG_PARAMETER, str(error)) from error
 
 
@@ -292,6 +323,8 @@ def _closed_trade(trade: Trade) -> TradeAnswer:
         fees_usd=float(end.commission_usd),
         funding_usd=float(end.funding_usd),
         exit_reason=end.reason,
+        entry_model=entry.model,
+        entry_confidence=entry.confidence,
         duration_seconds=end.duration_seconds,
         opened_at=entry.time,
         closed_at=end.time,

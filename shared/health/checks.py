@@ -19,8 +19,6 @@ from shared.service import Service
 
 log = structlog.get_logger(__name__)
 
-#: A check that takes longer than this has failed.
-_CHECK_TIMEOUT_SECONDS = 2.0
 _NOT_CHECKED = DependencyHealth(status=HealthStatus.DEGRADED, error="not checked yet")
 
 
@@ -65,6 +63,8 @@ class HealthMonitor:
         modules: Callable[[], Mapping[str, str]] = dict,
         metrics: Callable[[], Mapping[str, Any]] = dict,
         interval_seconds: float = 5.0,
+        recheck_seconds: float = 1.0,
+        timeout_seconds: float = 2.0,
     ) -> None:
         """Prepare, without checking.
 
@@ -73,13 +73,17 @@ class HealthMonitor:
             clock: Wall clock.
             modules: One line about each part of the service that has more to say than "started".
             metrics: Figures of the service for people; numbers for Prometheus are elsewhere.
-            interval_seconds: Time between two checks of the same dependency.
+            interval_seconds: Time between two checks of a dependency that is well.
+            recheck_seconds: The same for one that is not: a moment of slowness should not be told for long.
+            timeout_seconds: A check that takes longer has failed.
         """
         self._checks = MappingProxyType(dict(checks))
         self._clock = clock
         self._modules = modules
         self._metrics = metrics
         self._interval_seconds = interval_seconds
+        self._recheck_seconds = recheck_seconds
+        self._timeout_seconds = timeout_seconds
         self._began = clock.monotonic()
         self._found: dict[str, DependencyHealth] = dict.fromkeys(checks, _NOT_CHECKED)
         self._tasks: list[asyncio.Task[None]] = []
@@ -121,14 +125,15 @@ class HealthMonitor:
             if found.status is not self._found[name].status:
                 log.info("dependency_changed", dependency=name, status=found.status.value, error=found.error)
             self._found[name] = found
-            await self._clock.sleep(self._interval_seconds)
+            is_well = found.status is HealthStatus.OK
+            await self._clock.sleep(self._interval_seconds if is_well else self._recheck_seconds)
 
     async def _look(self, check: DependencyCheck) -> DependencyHealth:
         try:
-            async with asyncio.timeout(_CHECK_TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 latency_ms = await check.probe()
         except TimeoutError:
-            return DependencyHealth(status=HealthStatus.DOWN, error=f"no answer within {_CHECK_TIMEOUT_SECONDS:g} s")
+            return DependencyHealth(status=HealthStatus.DOWN, error=f"no answer within {self._timeout_seconds:g} s")
         except Exception as error:  # noqa: BLE001 - whatever a probe raises means that the dependency is not usable
             return DependencyHealth(status=HealthStatus.DOWN, error=str(error) or type(error).__name__)
         if latency_ms > check.slow_ms:

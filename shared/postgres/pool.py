@@ -149,11 +149,12 @@ class PostgresPool:
         Raises:
             ConnectionLostError: No answer, or the pool is not open.
         """
-        pool = self.pool
-        began = self._clock.monotonic()
         with postgres_errors():
-            await pool.execute("SELECT 1")
-        return (self._clock.monotonic() - began) * 1000.0
+            async with self.pool.acquire() as connection:
+                # Opening a connection, which happens now and then, says nothing about the server's speed.
+                began = self._clock.monotonic()
+                await connection.execute("SELECT 1")
+                return (self._clock.monotonic() - began) * 1000.0
 
     async def _connect(self) -> asyncpg.Pool:
         settings = {"application_name": "quantum-trader", "timezone": "UTC"}

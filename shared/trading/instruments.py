@@ -10,9 +10,9 @@ from decimal import Decimal
 from shared.errors import InvalidInputError
 from shared.trading.money import round_down
 
-_UNIFIED = re.compile(r"^([A-Z0-9]+)/(USDT|USDC):(USDT|USDC)$")
-_VENUE = re.compile(r"^([A-Z0-9]+)(USDT|USDC)$")
-_TIMEFRAME = re.compile(r"^(\d+)([mhd])$")
+_UNIFIED = re.compile(r"([A-Z0-9]+)/(USDT|USDC):\2")  # a linear contract settles in what it is quoted in
+_VENUE = re.compile(r"([A-Z0-9]+)(USDT|USDC)")
+_TIMEFRAME = re.compile(r"([1-9][0-9]*)([mhd])")
 _UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86400}
 
 
@@ -42,7 +42,7 @@ class Instrument:
 
     def quantity_for(self, notional_usd: Decimal, price: Decimal) -> Decimal:
         """Return the largest tradable quantity whose value at ``price`` is at most ``notional_usd``; 0 when none is."""
-        quantity = min(round_down(notional_usd / price, self.lot_step), self.max_market_quantity)
+        quantity = round_down(min(notional_usd / price, self.max_market_quantity), self.lot_step)
         if quantity < self.min_quantity or quantity * price < self.min_notional:
             return Decimal(0)
         return quantity
@@ -54,9 +54,9 @@ def venue_symbol(symbol: str) -> str:
     Raises:
         InvalidInputError: ``symbol`` has neither form.
     """
-    if match := _UNIFIED.match(symbol):
+    if match := _UNIFIED.fullmatch(symbol):
         return match[1] + match[2]
-    if _VENUE.match(symbol):
+    if _VENUE.fullmatch(symbol):
         return symbol
     raise InvalidInputError(f"symbol {symbol!r} is not known here; write it as BTC/USDT:USDT or BTCUSDT")
 
@@ -67,9 +67,9 @@ def unified_symbol(symbol: str) -> str:
     Raises:
         InvalidInputError: ``symbol`` has neither form.
     """
-    if _UNIFIED.match(symbol):
+    if _UNIFIED.fullmatch(symbol):
         return symbol
-    if match := _VENUE.match(symbol):
+    if match := _VENUE.fullmatch(symbol):
         return f"{match[1]}/{match[2]}:{match[2]}"
     raise InvalidInputError(f"symbol {symbol!r} is not known here; write it as BTC/USDT:USDT or BTCUSDT")
 
@@ -80,6 +80,6 @@ def timeframe_duration(timeframe: str) -> timedelta:
     Raises:
         InvalidInputError: ``timeframe`` is not a number with m, h or d.
     """
-    if match := _TIMEFRAME.match(timeframe):
+    if match := _TIMEFRAME.fullmatch(timeframe):
         return timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
     raise InvalidInputError(f"timeframe {timeframe!r} is not known here; use for example 1m, 5m, 1h or 1d")

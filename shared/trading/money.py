@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 
 from shared.errors import InvalidInputError
 
@@ -31,12 +31,18 @@ def to_decimal(value: Decimal | float | str, *, name: str = "value") -> Decimal:
 
 def round_down(value: Decimal, step: Decimal) -> Decimal:
     """Return the largest multiple of ``step`` that is no farther from zero than ``value``."""
-    return (value / step).to_integral_value(ROUND_DOWN) * step
+    # Not value / step: that quotient is rounded to 28 digits, and 9.99...9 / 0.05 would become 200.
+    return value // step * step
 
 
 def round_price(price: Decimal, tick_size: Decimal, *, up: bool) -> Decimal:
     """Return ``price`` on the tick grid, rounded up or down as the caller's risk asks."""
-    return (price / tick_size).to_integral_value(ROUND_CEILING if up else ROUND_FLOOR) * tick_size
+    ticks, rest = divmod(price, tick_size)
+    if up and rest > 0:
+        ticks += 1
+    elif not up and rest < 0:
+        ticks -= 1
+    return ticks * tick_size
 
 
 def is_on_step(value: Decimal, step: Decimal) -> bool:

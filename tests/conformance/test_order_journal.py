@@ -239,7 +239,7 @@ async def test_accounts_do_not_see_each_other(open_journal: OpenJournal) -> None
 
 async def test_the_reading_point_of_trades_is_kept(open_journal: OpenJournal) -> None:
     journal = open_journal()
-    step = decide(await journal.load(ACCOUNT), FillsConfirmed(BTC, 0), CONTEXT)
+    step = decide(await journal.load(ACCOUNT), FillsConfirmed(BTC, 7), CONTEXT)
     assert step is not None
     await journal.commit(step)
     later = decide(step.book, FillsConfirmed(BTC, 41), CONTEXT)
@@ -248,7 +248,7 @@ async def test_the_reading_point_of_trades_is_kept(open_journal: OpenJournal) ->
 
     loaded = await open_journal().load(ACCOUNT)
 
-    assert loaded.trades[BTC].confirmed == 41
+    assert (loaded.trades[BTC].base, loaded.trades[BTC].confirmed) == (7, 41)
     assert loaded == later.book
 
 

@@ -247,6 +247,21 @@ async def test_a_request_repeated_after_a_timeout_gets_the_result_of_the_first_r
     assert gate.entered == [21]
 
 
+async def test_a_request_that_comes_again_while_it_runs_is_not_run_twice(cast: Cast, stage: RpcStage) -> None:
+    gate = Gate()
+    await cast.serve(gate)
+    client = await cast.client()
+    call = asyncio.create_task(ask(client, cast, 1, request_id="once"))
+    await eventually(lambda: gate.entered == [1])
+
+    await stage.put(encode_request(cast.request(1, request_id="once")))
+    assert (await ask(client, cast, 2, command="halve")).error_code == "UNKNOWN_COMMAND"  # so the copy was seen
+    gate.open.set()
+
+    assert (await call).succeeded
+    assert gate.entered == [1]
+
+
 async def test_another_replica_knows_the_result_of_a_command_with_an_effect(cast: Cast) -> None:
     first_handler, second_handler = Doubler(), Doubler()
     first_server = await cast.serve(first_handler, instance="one")

@@ -34,8 +34,8 @@ async def test_it_starts_against_a_living_server_and_measures_the_round_trip(red
     await connection.stop()
 
 
-async def test_it_waits_for_a_server_that_comes_later(tmp_path: Path) -> None:
-    server = EmbeddedRedis(tmp_path / "redis")
+async def test_it_waits_for_a_server_that_comes_later(server_folder: Path, tmp_path: Path) -> None:
+    server = EmbeddedRedis(server_folder / tmp_path.name)
     url = await server.start()
     await server.stop()
     connection = connection_to(url)
@@ -50,8 +50,10 @@ async def test_it_waits_for_a_server_that_comes_later(tmp_path: Path) -> None:
     await server.stop()
 
 
-async def test_wrong_credentials_stop_the_start_with_one_line_without_secrets(tmp_path: Path) -> None:
-    server = EmbeddedRedis(tmp_path / "redis")
+async def test_wrong_credentials_stop_the_start_with_one_line_without_secrets(
+    server_folder: Path, tmp_path: Path
+) -> None:
+    server = EmbeddedRedis(server_folder / tmp_path.name)
     parts = urlsplit(await server.start())
     connection = connection_to(f"redis://:not-the-password@{parts.hostname}:{parts.port}/0")
 

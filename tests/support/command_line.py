@@ -47,6 +47,12 @@ class Command:
         assert self._process.returncode is not None
         return Finished(self._process.returncode, stdout.decode(), stderr.decode())
 
+    async def stop(self) -> None:
+        """End it if it still runs, and wait."""
+        if self._process.returncode is None:
+            self._process.terminate()
+            await self._process.communicate()
+
     def send(self, number: signal.Signals) -> None:
         """Send a signal."""
         self._process.send_signal(number)

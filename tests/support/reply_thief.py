@@ -1,4 +1,4 @@
-"""A TCP proxy that lets requests through and can keep the answers: the connection dies after the server acted."""
+"""A TCP proxy that lets requests through and can keep an answer: the connection dies after the server acted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import asyncio
 
 
 class ReplyThief:
-    """Forwards to one server; while ``stealing``, an answer closes the connection instead of arriving."""
+    """Forwards to one server; after ``steal_next`` the next answer closes its connection instead of arriving."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
-        self.stealing = False
+        self._armed = False
         self.stolen = 0
 
     @property
@@ -20,6 +20,9 @@ class ReplyThief:
         assert self._server is not None
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    def steal_next(self) -> None:
+        self._armed = True
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -37,7 +40,8 @@ class ReplyThief:
         requests = asyncio.create_task(_copy(reader, server_writer))
         try:
             while answer := await server_reader.read(65536):
-                if self.stealing:
+                if self._armed:
+                    self._armed = False
                     self.stolen += 1
                     break
                 writer.write(answer)

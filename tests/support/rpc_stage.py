@@ -18,6 +18,7 @@ from shared.rpc.messages import Fields, RPCRequest
 from shared.rpc.redis_transport import RedisRpcTransport
 from shared.rpc.server import RpcServer
 from shared.rpc.transport import RpcTransport
+from shared.telemetry.metrics import Metrics
 
 
 class Number(RpcModel):
@@ -124,7 +125,12 @@ class Cast:
         return server
 
     async def client(
-        self, instance: str = "caller", *, clock: Clock | None = None, transport: RpcTransport | None = None
+        self,
+        instance: str = "caller",
+        *,
+        clock: Clock | None = None,
+        transport: RpcTransport | None = None,
+        metrics: Metrics | None = None,
     ) -> RpcClient:
         """Start a caller."""
         client = RpcClient(
@@ -134,6 +140,7 @@ class Cast:
             clock=clock or SystemClock(),
             ids=RandomIds(),
             backoff=Backoff(base_seconds=0.01, cap_seconds=0.1),
+            metrics=metrics,
         )
         await client.start()
         self.started.append(client)

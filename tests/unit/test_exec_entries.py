@@ -67,7 +67,9 @@ async def test_a_fill_travels_in_full_precision() -> None:
     await desk.signal("BUY")
 
     fills = [p.metadata["fill"] for p in desk.bus.of("order.updated") if "fill" in p.metadata]
-    assert [(f["trade_id"], f["quantity"], f["price"]) for f in fills] == [(1, "0.01", "50000.5")]
+    told = [(f["trade_id"], Decimal(f["quantity"]), Decimal(f["price"])) for f in fills]
+    assert told == [(1, Decimal("0.01"), Decimal("50000.5"))]
+    assert all(isinstance(f["price"], str) for f in fills)
 
 
 async def test_a_signal_that_is_delivered_twice_trades_once() -> None:

@@ -127,6 +127,13 @@ def test_ports_come_from_the_base_unless_the_environment_names_them() -> None:
     assert len({ports.ai, ports.exec_risk, ports.analytics, ports.exchange, ports.exchange_admin}) == 5
 
 
+def test_one_port_for_two_processes_is_refused() -> None:
+    [port] = free_ports(1)
+
+    with pytest.raises(ConfigurationError, match=f"port {port} is wanted twice, also for analytics-os-service"):
+        choose_ports(0, {"QT_AI_PORT": str(port), "QT_ANALYTICS_PORT": str(port)})
+
+
 @pytest.mark.parametrize("value", ["http", "0", "70000", "-1"])
 def test_a_port_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(ConfigurationError, match=r"QT_AI_PORT=.* is no port number"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ import structlog
 
 from services.ai_service.domain.windows import epoch_ms
 from services.ai_service.ports import Restarted, Unusable
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import InvalidInputError
 from shared.exchange.client import STREAM_CONNECTED, BinanceUsdm
@@ -134,9 +134,7 @@ class ExchangeCandleStream:
                 message = await self._client.closed_klines.get()
                 yield Restarted() if message.get("e") == STREAM_CONNECTED else self._read(message)
         finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
+            await end_task(following)
 
     def _read(self, message: dict[str, Any]) -> Candle | Unusable:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -16,6 +15,7 @@ from services.ai_service.domain.candle_sequence import Arrival, CandleSequence
 from services.ai_service.ports import CandleHistory, CandleStream, FeedCursor, Restarted, Unusable
 from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import ExchangeError, TransientError
 from shared.telemetry.metrics import Metrics
@@ -121,11 +121,7 @@ class CandleFeed:
     async def stop(self) -> None:
         """Publish no more."""
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*(end_task(task) for task in tasks))
 
     def age_seconds(self) -> float | None:
         """Return the market time since the newest published candle closed; None before the first."""

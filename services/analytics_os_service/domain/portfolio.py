@@ -54,7 +54,13 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a position ended. Amounts in USDT, ``_pct`` in percent."""
+    """How a position ended. Amounts in USDT, ``_pct`` in percent.
+
+    Attributes:
+        pnl_usd: Profit that is left after fees and funding; likewise ``pnl_pct``.
+        commission_usd: Fees paid; below 0 for rebates.
+        funding_usd: Funding received; below 0 when paid.
+    """
 
     exit_price: Decimal
     pnl_usd: Decimal
@@ -64,6 +70,11 @@ class Exit:
     reason: str
     duration_seconds: float
     time: datetime
+
+    @property
+    def realised_pnl_usd(self) -> Decimal:
+        """Profit before fees and funding, USDT."""
+        return self.pnl_usd + self.commission_usd - self.funding_usd
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,9 @@ class Summary:
     """The portfolio in a few numbers; profit, fees and funding are those of closed trades, USDT.
 
     Attributes:
+        wins: Closed trades with a profit after fees and funding; ``losses`` likewise.
         win_rate: Wins per closed trade, 0 to 1; None while no trade is closed.
+        realised_pnl_usd: Before fees and funding.
         executions: How many execution results had each status.
     """
 
@@ -167,7 +180,7 @@ class Portfolio:
             wins=wins,
             losses=sum(1 for exit_ in exits if exit_.pnl_usd < 0),
             win_rate=wins / len(exits) if exits else None,
-            realised_pnl_usd=sum((exit_.pnl_usd for exit_ in exits), ZERO),
+            realised_pnl_usd=sum((exit_.realised_pnl_usd for exit_ in exits), ZERO),
             fees_usd=sum((exit_.commission_usd for exit_ in exits), ZERO),
             funding_usd=sum((exit_.funding_usd for exit_ in exits), ZERO),
             executions=dict(sorted(Counter(self._executions.values()).items())),

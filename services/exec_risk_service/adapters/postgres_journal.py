@@ -100,10 +100,9 @@ class PostgresJournal:
         await self._store_fills(connection, step)
         for position in step.positions:
             await _upsert(connection, "position", self._account, position_row(position), key="position_id")
-        for symbol, trade_id in step.confirmed:
-            await _upsert(
-                connection, "fill_cursor", self._account, {"symbol": symbol, "confirmed": trade_id}, key="symbol"
-            )
+        for symbol, base, confirmed in step.cursors:
+            cursor = {"symbol": symbol, "base": base, "confirmed": confirmed}
+            await _upsert(connection, "fill_cursor", self._account, cursor, key="symbol")
         await self._store_facts(connection, step)
 
     async def _move_account(self, connection: Any, step: Step) -> None:
@@ -237,11 +236,9 @@ async def _load_trades(connection: Any, account: str) -> dict[str, TradeMemory]:
         REMEMBERED_TRADES,
     )
     recent = {row["symbol"]: tuple(row["recent"]) for row in rows}
-    cursors = await connection.fetch("SELECT symbol, confirmed FROM exec_risk.fill_cursor WHERE account = $1", account)
-    confirmed = {row["symbol"]: row["confirmed"] for row in cursors}
-    return {
-        symbol: TradeMemory(recent.get(symbol, ()), confirmed.get(symbol, 0)) for symbol in sorted(recent | confirmed)
-    }
+    # Every symbol with a trade has a cursor: it is stored with the first one.
+    cursors = await connection.fetch("SELECT * FROM exec_risk.fill_cursor WHERE account = $1 ORDER BY symbol", account)
+    return {row["symbol"]: TradeMemory(recent.get(row["symbol"], ()), row["base"], row["confirmed"]) for row in cursors}
 
 
 async def _insert(connection: Any, table: str, account: str, row: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -25,20 +25,31 @@ class TradeMemory:
 
     Attributes:
         recent: Newest trade ids, in the order in which they were booked.
-        confirmed: Every trade up to this id was seen in the exchange's own list; 0 before the first look.
+        base: Trades up to this id were there before us and are not ours.
+        confirmed: Every later trade up to this id was seen in the exchange's own list.
     """
 
     recent: tuple[int, ...] = ()
+    base: int = 0
     confirmed: int = 0
 
     @property
     def cursor(self) -> int:
         """Trades with a higher id are still to be read from the exchange's list."""
-        oldest = min((trade_id for trade_id in self.recent if trade_id > 0), default=1)
-        return self.confirmed or oldest - 1
+        return max(self.base, self.confirmed)
+
+    @property
+    def thorough_cursor(self) -> int:
+        """The same, when the list may have lagged: as far back as a repeated trade would be recognised."""
+        if len(self.recent) < REMEMBERED_TRADES:
+            return self.base
+        return max(self.base, min(self.recent) - 1)
 
     def with_trade(self, trade_id: int) -> TradeMemory:
-        return TradeMemory((*self.recent, trade_id)[-REMEMBERED_TRADES:], self.confirmed)
+        return replace(self, recent=(*self.recent, trade_id)[-REMEMBERED_TRADES:])
+
+    def read_to(self, trade_id: int) -> TradeMemory:
+        return replace(self, confirmed=max(self.confirmed, trade_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,13 +36,14 @@ def book_fill(turn: Turn, fill: Fill, order: Order | None) -> tuple[str, str]:
     first_of_order = order is None or order.filled_quantity == 0
     if order is not None:
         order = _with_fill(order, fill)
-    opened, closed = _apply_to_position(turn, fill, order, first_of_order=first_of_order)
-    cause, trace = _publish_trade(turn, fill, order, opened or closed)
+    trace = _trace_of(turn, fill, order)
+    opened, closed = _apply_to_position(turn, fill, order, trace, first_of_order=first_of_order)
+    cause = _publish_trade(turn, fill, order, trace)
     if order is not None:
         _alert_disbelief(turn, order, cause)
         settle(turn, order, cause)
     if closed is not None and closed.net.is_flat:
-        _publish_closed(turn, closed, cause)
+        _publish_closed(turn, closed, cause if closed.trace_id == trace else None)
     if opened is not None and opened.origin is Origin.EXTERNAL:
         _alert_stranger(turn, opened, cause)
     return cause, trace
@@ -74,8 +75,16 @@ def _status_with(order: Order, filled: Decimal) -> OrderStatus:
 # -- positions ---------------------------------------------------------------------------------------------------------
 
 
+def _trace_of(turn: Turn, fill: Fill, order: Order | None) -> str:
+    """Return the trace that the trade belongs to: of our order, else of the position it meets, else one of its own."""
+    if order is not None:
+        return order.provenance.trace_id
+    met = turn.positions.get(fill.symbol)
+    return met.trace_id if met is not None else derive_id("trace", *_stranger(turn, fill))
+
+
 def _apply_to_position(
-    turn: Turn, fill: Fill, order: Order | None, *, first_of_order: bool
+    turn: Turn, fill: Fill, order: Order | None, trace: str, *, first_of_order: bool
 ) -> tuple[Position | None, Position | None]:
     """Return (position that the fill opened, position that it reduced); a flip gives both."""
     current = turn.positions.get(fill.symbol)
@@ -92,19 +101,18 @@ def _apply_to_position(
     if current is not None and reduced is None:
         turn.save_position(_retriggered(turn, current.increased(change, fill, opening_fee)))
         return None, None
-    opened = _new_position(turn, fill, order, change, first_of_order=first_of_order)
+    opened = _new_position(turn, fill, order, change, trace, first_of_order=first_of_order)
     opened = opened.increased(change, fill, opening_fee)
     turn.save_position(opened)
     return opened, reduced
 
 
 def _new_position(
-    turn: Turn, fill: Fill, order: Order | None, change: PositionChange, *, first_of_order: bool
+    turn: Turn, fill: Fill, order: Order | None, change: PositionChange, trace: str, *, first_of_order: bool
 ) -> Position:
-    net = NetPosition(fill.symbol)
     is_long = change.after.quantity > 0
     if order is None or order.leg is not Leg.ENTRY:
-        return _strangers_position(turn, fill, is_long=is_long, net=net)
+        return _strangers_position(turn, fill, trace, is_long=is_long)
     # What fills after its position was closed already is a position of its own.
     position_id = order.position_id
     if not first_of_order:
@@ -113,10 +121,10 @@ def _new_position(
         position_id=position_id,
         symbol=fill.symbol,
         origin=Origin.SIGNAL,
-        trace_id=order.provenance.trace_id,
+        trace_id=trace,
         cause_event_id=order.cause_event_id if first_of_order else position_id,
         is_long=is_long,
-        net=net,
+        net=NetPosition(fill.symbol),
         leverage=order.leverage,
         opened_at=fill.time,
         opening_event_id=turn.next_event_id(),
@@ -124,21 +132,25 @@ def _new_position(
     )
 
 
-def _strangers_position(turn: Turn, fill: Fill, *, is_long: bool, net: NetPosition) -> Position:
-    name = (turn.account, "external", fill.symbol, str(fill.trade_id))
+def _strangers_position(turn: Turn, fill: Fill, trace: str, *, is_long: bool) -> Position:
+    name = _stranger(turn, fill)
     return Position(
         position_id=derive_id("position", *name),
         symbol=fill.symbol,
         origin=Origin.EXTERNAL,
-        trace_id=derive_id("trace", *name),
+        trace_id=trace,
         cause_event_id=derive_id("cause", *name),
         is_long=is_long,
-        net=net,
+        net=NetPosition(fill.symbol),
         leverage=max(1, int(turn.context.rules.default_leverage)),
         opened_at=fill.time,
         opening_event_id=turn.next_event_id(),
         plan=EntryPlan(stop_loss_pct=turn.context.rules.default_stop_loss_pct, take_profit_pct=None),
     )
+
+
+def _stranger(turn: Turn, fill: Fill) -> tuple[str, ...]:
+    return turn.account, "external", fill.symbol, str(fill.trade_id)
 
 
 def _retriggered(turn: Turn, position: Position) -> Position:
@@ -160,14 +172,13 @@ def _close_reason(position: Position, fill: Fill, order: Order | None) -> ExitRe
 # -- events ------------------------------------------------------------------------------------------------------------
 
 
-def _publish_trade(turn: Turn, fill: Fill, order: Order | None, position: Position | None) -> tuple[str, str]:
-    """Return (event id, trace id) of the ``order.updated`` that carries the trade."""
+def _publish_trade(turn: Turn, fill: Fill, order: Order | None, trace: str) -> str:
+    """Return the event id of the ``order.updated`` that carries the trade."""
     if order is not None:
-        return turn.publish_order(order, fill=fill), order.provenance.trace_id
-    trace = position.trace_id if position is not None else turn.own_trace()
+        return turn.publish_order(order, fill=fill)
     forced = fill.client_order_id.startswith(_FORCED)
     payload = facts.stranger_order_updated(fill, "LIQUIDATION" if forced else "EXTERNAL")
-    return turn.publish("order.updated", payload, trace_id=trace, causation_id=None), trace
+    return turn.publish("order.updated", payload, trace_id=trace, causation_id=None)
 
 
 def settle(turn: Turn, order: Order, cause: str) -> None:
@@ -186,13 +197,20 @@ def settle(turn: Turn, order: Order, cause: str) -> None:
     position = turn.positions.get(order.symbol)
     if position is not None and position.exit is not None and order.leg is Leg.EXIT:
         # The signal behind the exit has its answer; a second exit order answers only for itself.
-        turn.save_position(replace(position, exit=replace(position.exit, result_causation_id="")))
+        answered = replace(position.exit, result_trace_id=position.trace_id, result_causation_id="")
+        turn.save_position(replace(position, exit=answered))
 
 
-def _publish_closed(turn: Turn, position: Position, cause: str) -> None:
+def _publish_closed(turn: Turn, position: Position, cause: str | None) -> None:
+    """Tell the end of a position; when a trade of another trace closed it, its own opening is the cause."""
     if not position.is_announced:
         position = announce(turn, position)
-    turn.publish("position.closed", facts.position_closed(position), trace_id=position.trace_id, causation_id=cause)
+    turn.publish(
+        "position.closed",
+        facts.position_closed(position),
+        trace_id=position.trace_id,
+        causation_id=cause or position.opened_event_id,
+    )
     _answer_overtaken_exit(turn, position)
 
 

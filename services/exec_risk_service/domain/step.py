@@ -70,7 +70,7 @@ class Step:
         orders: Orders that are new or changed.
         fills: Trades booked.
         positions: Positions that are new, changed or closed.
-        confirmed: ``(symbol, trade id)`` up to which every trade is known, where that moved.
+        cursors: ``(symbol, base, confirmed)`` of the trades that are read, where they moved.
         facts: Events in the order of their publication.
         requests: What to send afterwards.
     """
@@ -81,7 +81,7 @@ class Step:
     orders: tuple[Order, ...] = ()
     fills: tuple[Fill, ...] = ()
     positions: tuple[Position, ...] = ()
-    confirmed: tuple[tuple[str, int], ...] = ()
+    cursors: tuple[tuple[str, int, int], ...] = ()
     facts: tuple[Fact, ...] = ()
     requests: tuple[Request, ...] = ()
 
@@ -143,7 +143,8 @@ class Turn:
     def note_fill(self, fill: Fill) -> None:
         """Remember the trade so that it is booked once."""
         self._fills.append(fill)
-        self.trades[fill.symbol] = self.trades.get(fill.symbol, TradeMemory()).with_trade(fill.trade_id)
+        known = self.trades.get(fill.symbol) or TradeMemory(base=max(0, fill.trade_id - 1))
+        self.trades[fill.symbol] = known.with_trade(fill.trade_id)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -251,7 +252,7 @@ class Turn:
             orders=tuple(self._touched_orders.values()),
             fills=tuple(self._fills),
             positions=tuple(self._touched_positions.values()),
-            confirmed=self._newly_confirmed(),
+            cursors=self._moved_cursors(),
             facts=tuple(self._facts),
             requests=tuple(self._requests),
         )
@@ -261,10 +262,10 @@ class Turn:
             return self._before.orders
         return MappingProxyType(remember_orders(self.orders.values()))
 
-    def _newly_confirmed(self) -> tuple[tuple[str, int], ...]:
+    def _moved_cursors(self) -> tuple[tuple[str, int, int], ...]:
         before = self._before.trades
         return tuple(
-            (symbol, memory.confirmed)
+            (symbol, memory.base, memory.confirmed)
             for symbol, memory in self.trades.items()
             if symbol not in before or memory.confirmed != before[symbol].confirmed
         )

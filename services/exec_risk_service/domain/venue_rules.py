@@ -290,6 +290,8 @@ def _take_entry_price(turn: Turn, item: PositionObserved) -> None:
 
 def on_fills_confirmed(turn: Turn, item: FillsConfirmed) -> None:
     """Move the point from which trades are read next."""
-    memory = turn.trades.get(item.symbol, TradeMemory())
-    if item.trade_id > memory.confirmed or item.symbol not in turn.trades:
-        turn.trades[item.symbol] = replace(memory, confirmed=max(item.trade_id, memory.confirmed))
+    known = turn.trades.get(item.symbol)
+    if known is None:  # the first look: what is there already is not ours
+        turn.trades[item.symbol] = TradeMemory(base=item.trade_id)
+    else:
+        turn.trades[item.symbol] = known.read_to(item.trade_id)

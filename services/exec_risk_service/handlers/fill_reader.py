@@ -40,8 +40,8 @@ class FillReader:
         memory = self._ledger.book.trades.get(symbol)
         if memory is None:
             return await self._begin_after_the_past(symbol)
-        start = min(memory.recent, default=1) - 1 if thoroughly else memory.cursor
-        fills = await self._view.fills_after(symbol, max(0, start))
+        start = memory.thorough_cursor if thoroughly else memory.cursor
+        fills = await self._view.fills_after(symbol, start)
         for fill in fills:
             if fill.trade_id in self._ledger.book.trades[symbol].recent:
                 continue

@@ -24,6 +24,8 @@ _PROTECTION = timedelta(seconds=30)
 _LEAST_MISSES = 4
 #: An answer that did not come in this time does not come: the client's own limit is 10 s.
 _ANSWER_LIMIT = timedelta(seconds=15)
+#: Longest life of a market order.
+_MARKET_ORDER_LIMIT = timedelta(seconds=2)
 #: The user stream usually brings the fills of an answer in this time.
 _FILL_PATIENCE_SECONDS = 1.0
 #: From this many reads on, trades that were read before are read again.
@@ -78,7 +80,11 @@ class OrderLookup:
     def _is_in_doubt(self, order: Order) -> bool:
         if order.status is OrderStatus.UNKNOWN:
             return True
-        return order.status is OrderStatus.SUBMITTED and self._age(order) > _ANSWER_LIMIT
+        if order.status is OrderStatus.SUBMITTED:
+            return self._age(order) > _ANSWER_LIMIT
+        # A market order never rests: one that is still open has reports that did not reach us.
+        accepted = order.status is not OrderStatus.INITIALIZED and not order.misses_fills
+        return accepted and not order.order_type.is_algo and self._age(order) > _MARKET_ORDER_LIMIT
 
     async def _when_due(self, order: Order) -> None:
         name = order.client_order_id

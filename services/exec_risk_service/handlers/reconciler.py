@@ -32,8 +32,6 @@ from shared.trading.orders import OrderStatus
 
 log = structlog.get_logger(__name__)
 
-#: States that can move a position between two reads.
-_MOVING = (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN, OrderStatus.PARTIALLY_FILLED, OrderStatus.TRIGGERED)
 #: States in which an order is on the exchange's list of resting orders, or was until just now.
 _LISTED = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.TRIGGERED)
 #: After this long a fill that the exchange does not list no longer keeps positions from being compared.
@@ -161,7 +159,8 @@ class Reconciler:
                 self._doubted.discard(symbol)
                 for _ in range(2):  # a difference counts when it is seen twice
                     await self._fills.read_fills(symbol)
-                    await self._compare_account()
+                    venue = await self._view.account()
+                    await self._compare_position(symbol, _position_in(venue, symbol))
             await self.upkeep()
 
     async def fetch_payments(self) -> None:
@@ -226,9 +225,9 @@ class Reconciler:
 
     async def _compare_account(self) -> None:
         venue = await self._view.account()
-        theirs = {position.symbol: position for position in venue.positions}
-        for symbol in sorted(theirs.keys() | self._ledger.book.positions.keys()):
-            await self._compare_position(symbol, theirs.get(symbol))
+        theirs = {position.symbol for position in venue.positions}
+        for symbol in sorted(theirs | self._ledger.book.positions.keys()):
+            await self._compare_position(symbol, _position_in(venue, symbol))
         await self._compare_wallet(venue)
 
     async def _compare_position(self, symbol: str, venue: VenuePosition | None) -> None:
@@ -237,6 +236,8 @@ class Reconciler:
         ours, theirs = (held.net.quantity if held else ZERO), (venue.quantity if venue else ZERO)
         if not self._differs(symbol, ours, theirs, is_quiet=self._is_quiet(symbol)):
             return
+        if await self._explained((symbol,)):
+            return
         mark = venue.mark_price if venue else (book.mark(symbol) or (held.entry_price if held else ZERO))
         entry = venue.entry_price if venue else ZERO
         await self._ledger.apply(PositionObserved(symbol, theirs, entry, mark, self._market_clock.now()))
@@ -244,8 +245,19 @@ class Reconciler:
     async def _compare_wallet(self, venue: VenueAccount) -> None:
         ours, theirs = self._ledger.book.cash.wallet, venue.wallet_balance
         is_first = ours is None
-        if is_first or self._differs("wallet", ours, theirs, is_quiet=self._is_quiet(None)):
-            await self._ledger.apply(WalletObserved(theirs, self._market_clock.now()))
+        if not is_first:
+            if not self._differs("wallet", ours, theirs, is_quiet=self._is_quiet(None)):
+                return
+            await self._fills.read_payments()
+            if await self._explained({*self._symbols, *self._ledger.book.positions}):
+                return
+        await self._ledger.apply(WalletObserved(theirs, self._market_clock.now()))
+
+    async def _explained(self, symbols: Collection[str]) -> bool:
+        """Before a difference is believed: read all trades of ``symbols`` again; tell whether anything was new."""
+        before = self._ledger.book
+        complete = [await self._fills.read_fills(symbol, thoroughly=True) for symbol in sorted(symbols)]
+        return not all(complete) or self._ledger.book.cash != before.cash
 
     def _differs(self, name: str, ours: Decimal | None, theirs: Decimal, *, is_quiet: bool) -> bool:
         """Tell whether a difference is real: seen twice in a row, unchanged, while nothing was under way."""
@@ -260,9 +272,18 @@ class Reconciler:
     def _is_quiet(self, symbol: str | None) -> bool:
         """Tell whether no order of ``symbol`` (None: of any) can move the position or the wallet right now."""
         return not any(
-            order.status in _MOVING or (order.misses_fills and not self._fill_is_overdue(order))
+            self._can_move(order) and not self._is_overdue(order)
             for order in self._ledger.book.unfinished_orders(symbol)
         )
 
-    def _fill_is_overdue(self, order: Order) -> bool:
-        return order.sent_at is not None and self._clock.now() - order.sent_at > _FILL_LIMIT
+    def _can_move(self, order: Order) -> bool:
+        rests = order.order_type.is_algo and order.status is OrderStatus.NEW and not order.misses_fills
+        return order.status is not OrderStatus.INITIALIZED and not rests
+
+    def _is_overdue(self, order: Order) -> bool:
+        """Tell whether a fill is missing for so long that the position must be looked at without it."""
+        return order.misses_fills and order.sent_at is not None and self._clock.now() - order.sent_at > _FILL_LIMIT
+
+
+def _position_in(venue: VenueAccount, symbol: str) -> VenuePosition | None:
+    return next((position for position in venue.positions if position.symbol == symbol), None)

@@ -101,7 +101,8 @@ STATEMENTS = (
     CREATE TABLE exec_risk.fill_cursor (
         account   text NOT NULL,
         symbol    text NOT NULL,
-        confirmed bigint NOT NULL,
+        base      bigint NOT NULL,   -- trades up to here were there before us
+        confirmed bigint NOT NULL,   -- later ones up to here were read from the exchange's list
         PRIMARY KEY (account, symbol)
     )
     """,
