@@ -16,6 +16,7 @@ from services.analytics_os_service.domain.heartbeats import HeartbeatRule
 from services.analytics_os_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.analytics_os_service.handlers.event_archivist import EventArchivist
 from services.analytics_os_service.handlers.health_monitor import HealthMonitor
+from services.analytics_os_service.handlers.hfos_orchestrator import HfosOrchestrator
 from services.analytics_os_service.handlers.portfolio_keeper import PortfolioKeeper
 from services.analytics_os_service.ports import EventArchive
 from shared.bus.consumer import ConsumerOptions
@@ -28,6 +29,9 @@ from shared.health.checks import HealthMonitor as DependencyMonitor
 from shared.health.heartbeat import Heartbeat
 from shared.health.routes import create_service_api
 from shared.ids import RandomIds
+from shared.policy.redis_store import RedisPolicyStore
+from shared.policy.snapshot import PolicySnapshot
+from shared.policy.store import PolicyStore
 from shared.postgres.migrate import migrate
 from shared.postgres.pool import PostgresPool
 from shared.redis_connection import RedisConnection
@@ -64,6 +68,7 @@ def assemble(
     bus: EventBus,
     rpc: RpcServer | None,
     archive: EventArchive,
+    policy: PolicyStore,
     clock: Clock,
     heartbeat_rule: HeartbeatRule | None = None,
     heartbeat_check_interval_seconds: float = 1.0,
@@ -76,6 +81,7 @@ def assemble(
         bus: Where events come from and alerts go to.
         rpc: Server for the commands; None where nobody asks.
         archive: Where events are kept.
+        policy: Policy in force.
         clock: Wall clock.
         heartbeat_rule: When silence becomes an outage; 15 s when None.
         heartbeat_check_interval_seconds: Wall time between two looks at the heartbeats.
@@ -92,8 +98,13 @@ def assemble(
         archive=archive,
         clock=clock,
     )
-    handlers = Handlers(archivist=EventArchivist(archive), health_monitor=monitor, portfolio_keeper=portfolio)
-    for pattern, handler_of in EVENT_HANDLERS.items():
+    handlers = Handlers(
+        archivist=EventArchivist(archive),
+        health_monitor=monitor,
+        portfolio_keeper=portfolio,
+        hfos_orchestrator=HfosOrchestrator(bus=bus, portfolio=portfolio, policy=policy),
+    )
+    for pattern, handler_of in EVENT_HANDLERS:
         bus.subscribe(pattern, handler_of(handlers))
     if rpc is not None:
         for command, answer_of in RPC_HANDLERS.items():
@@ -133,6 +144,9 @@ def create_app(settings: AnalyticsSettings) -> FastAPI:
     redis = RedisConnection(settings.redis_url, clock=clock)
     postgres = PostgresPool(settings.postgres_url, clock=clock)
     archive = PostgresArchive(postgres, run_id=settings.qt_run_id)
+    policy = RedisPolicyStore(
+        redis, clock=clock, snapshot=PolicySnapshot(settings.state_dir / "policy" / f"{SERVICE}.json")
+    )
     bus = RedisStreamsBus(
         redis,
         service=SERVICE,
@@ -150,6 +164,7 @@ def create_app(settings: AnalyticsSettings) -> FastAPI:
         bus=bus,
         rpc=rpc,
         archive=archive,
+        policy=policy,
         clock=clock,
         heartbeat_rule=settings.heartbeat_rule,
         heartbeat_check_interval_seconds=settings.heartbeat_check_interval_seconds,
@@ -173,6 +188,7 @@ def create_app(settings: AnalyticsSettings) -> FastAPI:
         SERVICE,
         [
             redis,
+            policy,
             health,
             heartbeat,
             SchemaMigration(settings.postgres_url, clock),

@@ -27,6 +27,7 @@ from shared.bus.delivery_policy import DeadLetter, DeliveryPolicy, Retry, Verdic
 from shared.bus.middleware import Step
 from shared.bus.progress import BusProgress, SlidingCount
 from shared.bus.transport import Entry, EntryKey, EntrySource
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import DecodeError, TransientError
 from shared.events.streams import event_stream
@@ -35,8 +36,6 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_POLICY = DeliveryPolicy()
 RECONNECT = Backoff(base_seconds=0.1, factor=2.0, cap_seconds=5.0)
-#: Python 3.11's ``asyncio.wait_for``, which redis-py uses, may swallow a cancellation; then it is repeated.
-_CANCEL_AGAIN_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class Consumer:
     async def stop(self) -> None:
         """Stop reading, let running handlers finish, settle what they finished, release the rest."""
         self._stopping.set()
-        await _cancel(self._tasks)
+        await _end(self._tasks)
         await self._finish_lanes()
         await self._acknowledge_rest()
         try:
@@ -270,17 +269,17 @@ class Consumer:
     # -- stop -------------------------------------------------------------------------------------------------------
 
     async def _wait_unless_stopping(self, seconds: float) -> None:
-        waits = [asyncio.ensure_future(self._clock.sleep(seconds)), asyncio.ensure_future(self._stopping.wait())]
+        waits = [asyncio.create_task(self._clock.sleep(seconds)), asyncio.create_task(self._stopping.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _cancel(waits)
+            await _end(waits)
 
     async def _finish_lanes(self) -> None:
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=self._options.stop_timeout_seconds)
-            await _cancel([task for task in tasks if task in late])
+            await _end([task for task in tasks if task in late])
 
     async def _acknowledge_rest(self) -> None:
         if self._acknowledging is not None:
@@ -288,12 +287,8 @@ class Consumer:
         await self._acknowledge()
 
 
-async def _cancel(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """End the tasks, however often that takes."""
-    while unfinished := [task for task in tasks if not task.done()]:
-        for task in unfinished:
-            task.cancel()
-        await asyncio.wait(unfinished, timeout=_CANCEL_AGAIN_SECONDS)
+async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*[end_task(task) for task in tasks])
 
 
 def _told(error: Exception) -> str:

@@ -72,8 +72,11 @@ class _LineRenderer:
             "event": fields.pop("event", ""),
         }
         for name, value in fields.items():
-            # A field that is called like one of the five is kept beside it instead of replacing it.
-            line_fields[f"{name}_" if name in line_fields else name] = value
+            if name not in line_fields:
+                line_fields[name] = value
+            elif line_fields[name] != value:
+                # A field that is called like one of the five is kept beside it instead of replacing it.
+                line_fields[f"{name}_"] = value
         return self._masker.mask(_render(line_fields))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shared.backoff import Backoff
 from shared.clock import ManualClock, SystemClock
 from shared.errors import ConfigurationError, ConnectionLostError, InvalidInputError
 from shared.events.codec import decode, encode
@@ -321,6 +322,23 @@ async def test_a_retry_holds_back_its_own_key_and_no_other(stage: Stage) -> None
 
     await settled(stage)
     assert handled == [("ETHUSDT", 102.0), ("BTCUSDT", 100.0), ("BTCUSDT", 101.0)]
+
+
+async def test_a_wait_between_tries_takes_no_handlers_place(stage: Stage) -> None:
+    an_hour = Backoff(base_seconds=3600.0, cap_seconds=3600.0)
+    bus, seen = stage.bus(options=quick(policy=policy(backoff=an_hour), concurrency=1)), Recorder()
+
+    async def fail_for_btc(event: Event[Any]) -> None:
+        if event.payload.symbol == "BTCUSDT":
+            raise ValueError("not now")
+        await seen(event)
+
+    bus.subscribe("candle.closed", fail_for_btc)
+    await bus.start()
+    await bus.publish("candle.closed", candle("BTCUSDT"))
+    await bus.publish("candle.closed", candle("ETHUSDT"))
+
+    await eventually(lambda: seen.events, what="the other key's event")
 
 
 async def test_what_keeps_failing_becomes_a_dead_letter(stage: Stage) -> None:

@@ -201,6 +201,26 @@ async def test_a_training_dies_with_the_service_that_wanted_it(redis_url: str, t
         await eventually(lambda: not worker.is_running() or worker.status() == "zombie", what="the worker's end")
 
 
+async def test_a_worker_that_says_nothing_dies_with_its_parent_too() -> None:
+    """A worker that reports would notice the closed pipe; one deep in a fit is ended by the kernel."""
+    child = (
+        "import signal, sys; from services.ai_service.training.__main__ import die_with; "
+        "die_with(int(sys.argv[1])); print('bound', flush=True); signal.pause()"
+    )
+    parent = (
+        "import os, subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1], str(os.getpid())]).wait()"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", parent, child, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"bound\n"
+    [worker] = psutil.Process(process.pid).children()
+
+    process.kill()
+    await process.wait()
+
+    await eventually(lambda: not worker.is_running() or worker.status() == "zombie", what="the worker's end")
+
+
 async def test_a_wrong_setting_ends_the_process_with_one_line(redis_url: str, tmp_path: Path) -> None:
     async with stage(redis_url, tmp_path) as s:
         code, said = await finished(s, "services.ai_service", TRADING_MODE="moon")

@@ -26,7 +26,8 @@ from shared.ids import RandomIds
 from shared.redis_connection import RedisConnection
 from shared.rpc.client import RpcClient
 from shared.rpc.redis_transport import RedisRpcTransport
-from tests.support.event_payloads import candle, execution_request, position_opened
+from tests.support.event_payloads import START, candle, execution_request, position_opened
+from tests.support.event_payloads import signal as buy_signal
 from tests.support.eventually import eventually
 
 SERVICE = "analytics-os-service"
@@ -133,6 +134,14 @@ async def test_every_event_is_archived_once_with_envelope_and_payload_also_what_
     assert rows[0]["timestamp"] == first.metadata.timestamp
     assert (rows[0]["run_id"], rows[0]["symbol"], rows[0]["source"]) == ("run", "BTCUSDT", "exec-risk-service")
     assert [row["event_id"] for row in await stage.archived("execution.request")] == [late.metadata.event_id]
+
+
+async def test_a_command_that_came_too_late_to_be_carried_out_is_archived_all_the_same(stage: Stage) -> None:
+    async with stage.service():
+        late = await stage.bus.publish("signal.generated", buy_signal(expires_at=START))
+        await stage.has_archived("signal.generated", 1)
+
+    assert [row["event_id"] for row in await stage.archived("signal.generated")] == [late.metadata.event_id]
 
 
 async def test_what_cannot_be_read_is_put_aside_and_the_rest_flows(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from shared.clock import SystemClock
 from shared.errors import QuantumTraderError
 from shared.postgres.migrate import migrate
 
-FIRST = '''
+FIRST = """
 from alembic import op
 
 revision = "0001"
@@ -21,8 +21,8 @@ down_revision = None
 
 def upgrade() -> None:
     op.execute("CREATE TABLE demo.thing (id int PRIMARY KEY)")
-'''
-BROKEN = '''
+"""
+BROKEN = """
 from alembic import op
 
 revision = "0002"
@@ -32,7 +32,7 @@ down_revision = "0001"
 def upgrade() -> None:
     op.execute("CREATE TABLE demo.other (id int)")
     op.execute("SELECT no_such_function()")
-'''
+"""
 
 
 @pytest.fixture

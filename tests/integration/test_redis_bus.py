@@ -81,6 +81,28 @@ async def test_a_destroyed_group_is_made_again_and_nothing_is_missed(stage: Redi
     assert set(seen.ids) == {before.metadata.event_id, meanwhile.metadata.event_id}
 
 
+async def test_what_is_in_hand_is_not_taken_twice_after_the_repair(stage: RedisStage) -> None:
+    bus, begun, finish = stage.bus(), Recorder(), asyncio.Event()
+
+    async def hold_btc(event: Event[Any]) -> None:
+        await begun(event)
+        if event.payload.symbol == "BTCUSDT":
+            await finish.wait()
+
+    bus.subscribe("candle.closed", hold_btc)
+    await bus.start()
+    in_hand = await bus.publish("candle.closed", candle("BTCUSDT"))
+    await eventually(lambda: begun.events, what="handler at work")
+
+    await stage.redis.execute_command("XGROUP", "DESTROY", STREAM, SERVICE)
+    later = await bus.publish("candle.closed", candle("ETHUSDT"))
+    await eventually(lambda: later.metadata.event_id in begun.ids, what="delivery after the repair")
+    finish.set()
+
+    await eventually(lambda: is_settled(stage), what="everything settled")
+    assert begun.ids.count(in_hand.metadata.event_id) == 1
+
+
 async def test_a_flushed_server_is_set_up_again(stage: RedisStage) -> None:
     bus, seen = stage.bus(), Recorder()
     bus.subscribe("candle.closed", seen)

@@ -403,7 +403,7 @@ def desk_on(
     return Desk(
         FaultyVenue(engine),
         journal or MemoryJournal(store),
-        store,
+        None if journal else store,
         policy=policy or FixedPolicy(),
         rules=rules or Rules(),
         market_clock=ManualClock(start),

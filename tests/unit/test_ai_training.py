@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -40,6 +42,16 @@ def test_the_same_data_gives_the_same_model_byte_for_byte() -> None:
     assert again == manifest
     assert manifest.sha256 == hashlib.sha256(text).hexdigest()
     assert manifest.version.endswith(manifest.sha256[:10])
+
+
+def test_another_process_makes_the_same_model() -> None:
+    program = (
+        "import hashlib; from tests.support.ai_market import trained; print(hashlib.sha256(trained()[1]).hexdigest())"
+    )
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert said.stdout.strip() == trained()[0].sha256
 
 
 def test_another_seed_or_other_data_gives_another_model() -> None:

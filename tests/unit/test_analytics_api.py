@@ -18,6 +18,7 @@ from shared.clock import ManualClock
 from shared.errors import ConnectionLostError
 from shared.events.v3 import PositionClosedPayload
 from shared.ids import SeededIds
+from shared.policy.memory_store import MemoryPolicyStore
 from tests.support.event_payloads import START, position_opened
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -65,7 +66,9 @@ class Stage:
             ids=SeededIds(1),
             market_clock=clock,
         )
-        self.parts: AnalyticsOs = assemble(run_id="run", bus=self.bus, rpc=None, archive=archive, clock=clock)
+        self.parts: AnalyticsOs = assemble(
+            run_id="run", bus=self.bus, rpc=None, archive=archive, policy=MemoryPolicyStore(clock), clock=clock
+        )
         app = FastAPI()
         app.include_router(
             analytics_router(archive=archive, portfolio=self.parts.portfolio, monitor=self.parts.monitor)

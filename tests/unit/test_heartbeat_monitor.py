@@ -15,6 +15,7 @@ from shared.errors import ConnectionLostError
 from shared.events.envelope import Event, EventPayload
 from shared.events.v3 import ServiceHeartbeatPayload
 from shared.ids import SeededIds
+from shared.policy.memory_store import MemoryPolicyStore
 from shared.rpc.commands import GetSystemHealthRequest
 from tests.support.eventually import eventually
 
@@ -33,7 +34,13 @@ class Stage:
         self.bus = self._bus(OWN, "one")
         self.others = {name: self._bus(name, "one") for name in ("ai-service", "exec-risk-service")}
         self.parts: AnalyticsOs = assemble(
-            run_id="run", bus=self.bus, rpc=None, archive=self.archive, clock=self.clock, heartbeat_rule=RULE
+            run_id="run",
+            bus=self.bus,
+            rpc=None,
+            archive=self.archive,
+            policy=MemoryPolicyStore(self.clock),
+            clock=self.clock,
+            heartbeat_rule=RULE,
         )
 
     def _bus(self, service: str, instance: str) -> MemoryBus:
@@ -140,7 +147,15 @@ async def test_the_watch_goes_on_when_an_alert_cannot_be_published() -> None:
         async def stop(self) -> None: ...
 
     clock, bus = ManualClock(NOON), Deaf()
-    parts = assemble(run_id="run", bus=bus, rpc=None, archive=MemoryArchive(), clock=clock, heartbeat_rule=RULE)
+    parts = assemble(
+        run_id="run",
+        bus=bus,
+        rpc=None,
+        archive=MemoryArchive(),
+        policy=MemoryPolicyStore(clock),
+        clock=clock,
+        heartbeat_rule=RULE,
+    )
     await parts.monitor.start()
 
     def told() -> list[str]:

@@ -110,3 +110,13 @@ def test_strangers_are_watched_once_they_were_heard() -> None:
     own_beats(watched, 40, 60)
 
     assert silent(watched, 60) == ["backend-api"]
+
+
+def test_an_older_heartbeat_that_comes_late_changes_nothing() -> None:
+    watched = table("ai", OWN)
+    watched.beat(Heartbeat("ai", "DEGRADED", at(40), 1.0), at(40))
+    beat(watched, "ai", 41, sent=35)
+
+    assert states(watched, 41)["ai"] == "DEGRADED"
+    own_beats(watched, 40, 55)
+    assert silent(watched, 55) == []

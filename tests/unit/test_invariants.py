@@ -99,6 +99,21 @@ def order_that_is_nowhere(exchange: ExchangeBooks, ours: OurBooks) -> tuple[Exch
     return exchange, replace(ours, intents=(*ours.intents, ghost))
 
 
+def other_price(exchange: ExchangeBooks, ours: OurBooks) -> tuple[ExchangeBooks, OurBooks]:
+    return exchange, replace(ours, fills=(replace(ours.fills[0], price=Decimal(1)), *ours.fills[1:]))
+
+
+def triggered_twice(exchange: ExchangeBooks, ours: OurBooks) -> tuple[ExchangeBooks, OurBooks]:
+    triggered = next(order for order in exchange.orders if order.algo_id is not None)
+    twin = replace(triggered, order_id="999", executed=Decimal(0))
+    return replace(exchange, orders=(*exchange.orders, twin)), ours
+
+
+def triggered_without_condition(exchange: ExchangeBooks, ours: OurBooks) -> tuple[ExchangeBooks, OurBooks]:
+    orders = tuple(replace(order, algo_id="999") if order.algo_id else order for order in exchange.orders)
+    return replace(exchange, orders=orders), ours
+
+
 def other_wallet(exchange: ExchangeBooks, ours: OurBooks) -> tuple[ExchangeBooks, OurBooks]:
     assert ours.wallet is not None
     return exchange, replace(ours, wallet=ours.wallet + 1, start_wallet=ours.start_wallet + 1)
@@ -126,6 +141,9 @@ def exchange_lost_funding(exchange: ExchangeBooks, ours: OurBooks) -> tuple[Exch
         (stop_placed_twice, {"one_order_per_intent"}),
         (two_intents_for_one_cause, {"one_order_per_intent"}),
         (order_that_is_nowhere, {"one_order_per_intent"}),
+        (other_price, {"fills_sum_to_positions"}),
+        (triggered_twice, {"one_order_per_intent"}),
+        (triggered_without_condition, {"one_order_per_intent"}),
         (other_wallet, {"wallet_reconciles"}),
         (unknown_wallet, {"wallet_reconciles"}),
         (unexplained_adjustment, {"wallet_reconciles"}),

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train; return 0, 1 when it failed, 4 when a setting is wrong."""
     options = _parse(arguments)
     if options.parent is not None:
-        _die_with(options.parent)
+        die_with(options.parent)
         os.nice(10)  # the services come first
     view = view_for(sys.stderr, json_lines=options.json)
     try:
@@ -112,7 +112,7 @@ def plan_of(settings: AiServiceSettings) -> TrainingPlan:
     )
 
 
-def _die_with(parent: int) -> None:
+def die_with(parent: int) -> None:
     """Have the kernel kill this process when ``parent`` ends, however that ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before the kernel was told

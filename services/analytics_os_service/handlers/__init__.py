@@ -9,6 +9,7 @@ from types import MappingProxyType
 from services.analytics_os_service.domain.portfolio import PORTFOLIO_FACTS
 from services.analytics_os_service.handlers.event_archivist import EventArchivist
 from services.analytics_os_service.handlers.health_monitor import HealthMonitor
+from services.analytics_os_service.handlers.hfos_orchestrator import HfosOrchestrator
 from services.analytics_os_service.handlers.portfolio_keeper import PortfolioKeeper
 from shared.bus.event_bus import Handler
 from shared.rpc.server import RpcHandler
@@ -21,16 +22,17 @@ class Handlers:
     archivist: EventArchivist
     health_monitor: HealthMonitor
     portfolio_keeper: PortfolioKeeper
+    hfos_orchestrator: HfosOrchestrator
 
 
 #: Event pattern -> handler, in the order in which they see an event: signs of life first, so that an archive which
-#: is away makes nobody look dead; then the archive, so that the portfolio never knows more than it.
-EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
-    {
-        "service.heartbeat": lambda handlers: handlers.health_monitor.on_heartbeat,
-        "*": lambda handlers: handlers.archivist.on_event,
-        **{fact: lambda handlers: handlers.portfolio_keeper.on_fact for fact in PORTFOLIO_FACTS},
-    }
+#: is away makes nobody look dead; then the archive, so that the portfolio never knows more than it; then who judges
+#: the portfolio.
+EVENT_HANDLERS: tuple[tuple[str, Callable[[Handlers], Handler]], ...] = (
+    ("service.heartbeat", lambda handlers: handlers.health_monitor.on_heartbeat),
+    ("*", lambda handlers: handlers.archivist.on_event),
+    *((fact, lambda handlers: handlers.portfolio_keeper.on_fact) for fact in PORTFOLIO_FACTS),
+    ("position.opened", lambda handlers: handlers.hfos_orchestrator.on_position_opened),
 )
 
 #: RPC command -> handler.
