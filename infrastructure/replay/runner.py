@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+import orjson
+
+from infrastructure.paper_exchange.admin_api import plain_books
 from infrastructure.paper_exchange.candle_port import CandleSource
 from infrastructure.replay.recording import digest
 from infrastructure.replay.suite import SERVICES, ReplaySettings, ReplaySuite
+from infrastructure.supervisor.invariants import ExchangeBooks, Invariants, check_invariants
 from services.ai_service.training.pipeline import Report
 from services.exec_risk_service.domain.orders import Order
 from shared.clock import Clock
@@ -48,6 +52,7 @@ class ReplayReport:
     funding_usd: float
     equity_usd: float
     dead_letters: int
+    invariants: dict[str, bool]
     trace_example: str | None
     digest: str
     seconds: float
@@ -114,7 +119,7 @@ async def replay(
     finally:
         await suite.stop()
     events = events_of(suite)
-    return Replayed(_report(suite, events, candles, seconds), events, suite.intents())
+    return Replayed(_report(suite, events, candles, seconds), events, tuple(suite.steps.intents))
 
 
 def events_of(suite: ReplaySuite) -> tuple[Event[Any], ...]:
@@ -123,6 +128,13 @@ def events_of(suite: ReplaySuite) -> tuple[Event[Any], ...]:
         decode(fields) for event_type in sorted(EVENTS) for fields in suite.broker.entries(event_stream(event_type))
     ]
     return tuple(sorted(found, key=lambda event: event.metadata.timestamp))
+
+
+def invariants_of(suite: ReplaySuite) -> Invariants:
+    """Compare the engine's books with exec-risk's."""
+    # Over JSON, as the live report reads them from the admin port.
+    books = orjson.loads(orjson.dumps(plain_books(suite.engine.books()), default=str))
+    return check_invariants(ExchangeBooks.from_json(books), suite.steps.books(suite.exec_risk.ledger.book))
 
 
 def _report(suite: ReplaySuite, events: tuple[Event[Any], ...], candles: int, seconds: float) -> ReplayReport:
@@ -139,7 +151,7 @@ def _report(suite: ReplaySuite, events: tuple[Event[Any], ...], candles: int, se
         candles=candles,
         predictions=count["model.prediction"],
         signals=count["signal.generated"],
-        intents=len(suite.intents()),
+        intents=len(suite.steps.intents),
         fills=sum(len(suite.engine.fills(symbol)) for symbol in suite.engine.symbols),
         positions_opened=count["position.opened"],
         positions_closed=count["position.closed"],
@@ -148,6 +160,7 @@ def _report(suite: ReplaySuite, events: tuple[Event[Any], ...], candles: int, se
         funding_usd=float(cash.funding),
         equity_usd=float(wallet + open_profit),
         dead_letters=sum(len(suite.broker.dead_letters(service)) for service in SERVICES),
+        invariants={name: verdict.holds for name, verdict in invariants_of(suite).by_name().items()},
         trace_example=next((trace for trace in opened if trace in closed), next(iter(opened), None)),
         digest=digest(events),
         seconds=round(seconds, 3),

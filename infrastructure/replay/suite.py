@@ -10,21 +10,20 @@ from infrastructure.paper_exchange.candle_port import CandleSource
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.replay.engine_history import EngineHistory
 from infrastructure.replay.engine_venue import EngineVenue
-from infrastructure.replay.recorded_run import new_intents
+from infrastructure.replay.step_log import StepLog
 from services.ai_service.app import AiService
 from services.ai_service.app import assemble as assemble_ai
 from services.ai_service.config import AiServiceSettings
 from services.ai_service.domain.candle_events import candle_closed, candle_event_id, candle_trace_id
 from services.ai_service.models.model_store import FileModelStore
 from services.ai_service.training.pipeline import Report, TrainingPlan, fetch_candles, train_model, training_end
-from services.exec_risk_service.adapters.memory_journal import MemoryJournal
+from services.analytics_os_service.adapters.memory_archive import MemoryArchive
+from services.analytics_os_service.app import AnalyticsOs
+from services.analytics_os_service.app import assemble as assemble_analytics
 from services.exec_risk_service.app import ExecRisk
 from services.exec_risk_service.app import assemble as assemble_exec_risk
-from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.rules import Rules
-from services.exec_risk_service.domain.step import Step
 from services.exec_risk_service.handlers.lanes import InlineLanes
-from services.exec_risk_service.ports import Commit
 from shared.bus.memory import MemoryBroker, MemoryBus
 from shared.clock import ManualClock
 from shared.errors import QuantumTraderError
@@ -37,21 +36,8 @@ from shared.trading.instruments import timeframe_duration
 RUN_ID = "replay"
 AI = "ai-service"
 EXEC_RISK = "exec-risk-service"
-SERVICES = (AI, EXEC_RISK)
-
-
-class IntentLog(MemoryJournal):
-    """A journal that also remembers every intent as it was at its commit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.intents: list[Order] = []
-
-    async def commit(self, step: Step) -> Commit:
-        verdict = await super().commit(step)
-        if verdict is Commit.STORED:
-            self.intents += new_intents(step)
-        return verdict
+ANALYTICS = "analytics-os-service"
+SERVICES = (AI, EXEC_RISK, ANALYTICS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +66,8 @@ class ReplaySuite:
         engine: The exchange.
         broker: Every event, in the order of publishing.
         exec_risk: The wired exec-risk.
+        analytics: The wired analytics-os.
+        steps: exec-risk's record of itself.
         started_at: Market time of the start.
     """
 
@@ -90,14 +78,14 @@ class ReplaySuite:
         self.engine = MatchingEngine(source, start=settings.start)
         self.broker = MemoryBroker(keep=10_000_000)
         self.started_at = settings.start
-        self._journal = IntentLog()
+        self.steps = StepLog()
         self._venue = EngineVenue(self.engine)
         self._history = EngineHistory(self.engine)
         self._models = FileModelStore(settings.state_dir)
         self._ids = SeededIds(settings.seed)
-        self._ai_bus, self._exec_bus = self._bus(AI), self._bus(EXEC_RISK)
+        self._ai_bus, self._exec_bus, self._analytics_bus = (self._bus(service) for service in SERVICES)
         shared_policy = SharedPolicy()
-        self._policies = [MemoryPolicyStore(self._clock, shared_policy) for _ in (AI, EXEC_RISK)]
+        self._policies = [MemoryPolicyStore(self._clock, shared_policy) for _ in SERVICES]
         self._ai_settings = AiServiceSettings(
             redis_url="redis://127.0.0.1:6379/0",  # never opened: the bus is in memory
             trading_mode=TradingMode.PAPER,
@@ -126,8 +114,17 @@ class ReplaySuite:
             clock=self._clock,
             market_clock=self._clock,
             venue=self._venue,
-            journal=self._journal,
+            journal=self.steps,
             lanes=InlineLanes(),
+        )
+
+        self.analytics: AnalyticsOs = assemble_analytics(
+            run_id=RUN_ID,
+            bus=self._analytics_bus,
+            rpc=None,
+            archive=MemoryArchive(),
+            policy=self._policies[2],
+            clock=self._clock,
         )
 
     def _bus(self, service: str) -> MemoryBus:
@@ -151,18 +148,16 @@ class ReplaySuite:
         if not await self._ai.keeper.load():
             await self._train(report)
         await self.exec_risk.recover()
+        await self._analytics_bus.start()
         await self._exec_bus.start()
         await self._ai_bus.start()
         await self._settle()
-
-    def intents(self) -> tuple[Order, ...]:
-        """Return every order that exec-risk decided to send, in order, as it was when it was committed."""
-        return tuple(self._journal.intents)
 
     async def stop(self) -> None:
         """End the buses."""
         await self._ai_bus.stop()
         await self._exec_bus.stop()
+        await self._analytics_bus.stop()
 
     async def play(self, open_time: datetime) -> int:
         """Play the candles that open at ``open_time``, one per symbol, to their close; return how many there were."""

@@ -187,21 +187,29 @@ class Consumer:
     async def _drain(self, key: str, lane: _Lane) -> None:
         try:
             while lane.waiting and not self._stopping.is_set():
-                await self._deliver(lane.waiting.popleft())
+                await self._deliver_or_drop(lane.waiting.popleft())
         finally:
             del self._lanes[key]
 
     # -- middleware, handler ----------------------------------------------------------------------------------------
 
+    async def _deliver_or_drop(self, delivery: Delivery) -> None:
+        """Keep a fault of the machinery itself from ending the lane; no longer held, the entry is claimed again."""
+        try:
+            await self._deliver(delivery)
+        except Exception as error:  # noqa: BLE001 - the rest of the lane must flow
+            log.error("bus_delivery_failed", entry_id=delivery.entry.entry_id, reason=_told(error))
+            del self._in_hand[delivery.entry.key]
+
     async def _deliver(self, delivery: Delivery) -> None:
         """Try until a final verdict settles the delivery, or the consumer stops."""
         entry = delivery.entry
         while True:
-            if entry.attempt > 1:
-                await self._count_try(entry)
             async with self._slots:
                 if self._stopping.is_set():
                     return
+                if entry.attempt > 1:
+                    await self._count_try(entry)
                 verdict = await self._step(delivery)
             if not isinstance(verdict, Retry):
                 await self._settle(delivery, verdict)

@@ -30,7 +30,8 @@ class EventBus(Protocol):
 
         Raises:
             InvalidInputError: The payload is not the registered model of ``event_type``.
-            ConnectionLostError: The broker cannot be reached.
+            ConnectionLostError: The broker cannot be reached; the event may or may not have been appended.
+            TransientError: The broker refused, for example because its memory is full.
         """
         ...
 
@@ -38,7 +39,8 @@ class EventBus(Protocol):
         """Deliver events whose type matches ``pattern`` (``signal.generated``, ``position.*``, ``*``) to ``handler``.
 
         Must be called before ``start``. Several handlers on one event run in the order of subscription and settle
-        as one.
+        as one. Events of one key (symbol, service, model; else the type) are handled in order, also while one of them
+        waits for its next try; different keys run concurrently.
         """
         ...
 

@@ -166,7 +166,7 @@ class MemoryBroker:
                 waiter.set_result(None)
 
 
-class _MemoryTransport:
+class MemoryTransport:
     """``Appender`` and ``EntrySource`` of one consumer."""
 
     def __init__(self, broker: MemoryBroker, *, service: str, instance: str) -> None:
@@ -234,7 +234,7 @@ class MemoryBus(StreamBus):
         options: ConsumerOptions = MEMORY_OPTIONS,
         metrics: Metrics | None = None,
     ) -> None:
-        transport = _MemoryTransport(broker, service=service, instance=instance)
+        transport = MemoryTransport(broker, service=service, instance=instance)
         super().__init__(
             transport,
             transport,

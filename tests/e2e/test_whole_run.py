@@ -46,7 +46,7 @@ async def test_a_trace_tells_the_trade_from_candle_to_position(run: Recorded, tm
     assert types[0] == "candle.closed"
     assert "position.opened" in types
     assert {event["trace_id"] for event in events} == {trace_id}
-    assert {event["source"] for event in events} >= {"ai-service", "exec-risk-service"}
+    assert {event["source"] for event in events} == {"ai-service", "exec-risk-service", "analytics-os-service"}
     assert [event["event_type"] for event in events if event["causation_id"] is None] == ["candle.closed"]
     assert all(position[event["causation_id"]] < number for number, event in enumerate(events) if number)
 

@@ -64,6 +64,7 @@ async def test_a_replay_trades_and_a_second_one_is_bit_equal(folder: Path, state
     assert report.candles == CANDLES * len(SYMBOLS) == report.predictions == report.signals
     assert min(report.intents, report.fills, report.positions_opened, report.positions_closed) > 0
     assert report.dead_letters == 0
+    assert report.invariants == dict.fromkeys(report.invariants, True)
     assert second.report.digest == report.digest
     assert second.intents == first.intents
 
@@ -90,7 +91,7 @@ async def test_a_trace_leads_from_the_candle_to_the_position(folder: Path, state
     roots = [event for event in trace if event.metadata.causation_id is None]
     ids = {event.metadata.event_id for event in trace}
     assert types >= {"candle.closed", "model.prediction", "rl.decision", "signal.generated", "order.updated"}
-    assert types >= {"execution.result", "position.opened"}
+    assert types >= {"execution.result", "position.opened", "portfolio.balance"}
     assert [event.metadata.event_type for event in roots] == ["candle.closed"]
     assert all(event.metadata.causation_id in ids for event in trace if event.metadata.causation_id is not None)
 

@@ -17,10 +17,11 @@ class Crash(BaseException):
 
 
 class CrashClock:
-    """Counts the moments at which a process can end, and ends it at one of them."""
+    """Counts the moments at which a process can end, and ends it at one of them: by number, or by name."""
 
     def __init__(self, at: int | None = None) -> None:
         self.at = at
+        self.at_name: str | None = None
         self.moments: list[str] = []
         self.is_dead = False
 
@@ -29,7 +30,7 @@ class CrashClock:
         if self.is_dead:
             raise Crash(name)
         self.moments.append(name)
-        if len(self.moments) == self.at:
+        if len(self.moments) == self.at or name == self.at_name:
             self.is_dead = True
             raise Crash(name)
 
