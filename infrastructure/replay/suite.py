@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from services.exec_risk_service.app import ExecRisk
 from services.exec_risk_service.app import assemble as assemble_exec_risk
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.handlers.lanes import InlineLanes
-from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.consumer import ConsumerOptions
+from shared.bus.memory import MEMORY_OPTIONS, MemoryBroker, MemoryBus
 from shared.clock import ManualClock
 from shared.errors import QuantumTraderError
 from shared.ids import SeededIds
@@ -83,7 +84,9 @@ class ReplaySuite:
         self._history = EngineHistory(self.engine)
         self._models = FileModelStore(settings.state_dir)
         self._ids = SeededIds(settings.seed)
-        self._ai_bus, self._exec_bus, self._analytics_bus = (self._bus(service) for service in SERVICES)
+        self._ai_bus, self._exec_bus = self._bus(AI), self._bus(EXEC_RISK)
+        # As in its app.py: what came too late for the one it was meant for still belongs into the archive.
+        self._analytics_bus = self._bus(ANALYTICS, replace(MEMORY_OPTIONS, refuse_late_commands=False))
         shared_policy = SharedPolicy()
         self._policies = [MemoryPolicyStore(self._clock, shared_policy) for _ in SERVICES]
         self._ai_settings = AiServiceSettings(
@@ -127,7 +130,7 @@ class ReplaySuite:
             clock=self._clock,
         )
 
-    def _bus(self, service: str) -> MemoryBus:
+    def _bus(self, service: str, options: ConsumerOptions = MEMORY_OPTIONS) -> MemoryBus:
         return MemoryBus(
             self.broker,
             service=service,
@@ -135,6 +138,7 @@ class ReplaySuite:
             clock=self._clock,
             market_clock=self._clock,
             ids=self._ids,
+            options=options,
         )
 
     async def start(self, report: Report) -> None:

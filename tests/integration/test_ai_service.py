@@ -144,9 +144,12 @@ async def test_the_first_start_trains_tells_of_it_and_then_speaks(redis_url: str
 
         await eventually(is_well, what="an OK health")
         assert "(bootstrap)" in (await s.health())["modules"]["model"]
-        beat = (await s.events("service.heartbeat"))[-1].payload
-        assert beat.service_name == "ai-service"
-        assert beat.market_data_age_seconds is not None
+
+        async def tells_its_age() -> bool:
+            beats = [event.payload for event in await s.events("service.heartbeat")]
+            return any(beat.service_name == "ai-service" and beat.market_data_age_seconds is not None for beat in beats)
+
+        await eventually(tells_its_age, what="a heartbeat with the age of the market data")
 
         client = RpcClient(
             RedisRpcTransport(s.redis), service="test", instance="one", clock=SystemClock(), ids=RandomIds()

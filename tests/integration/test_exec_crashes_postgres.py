@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import services.exec_risk_service.adapters.migrations as migrations
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
+from services.exec_risk_service.adapters import migrations
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from shared.clock import ManualClock, SystemClock
 from shared.postgres.migrate import migrate

@@ -16,7 +16,7 @@ from services.exec_risk_service.domain.reports import OrderReport, Reconnected, 
 from shared.clock import ManualClock
 from shared.errors import ConnectionLostError, OrderRejectedError, OutcomeUnknownError
 from shared.trading.orders import OrderType, Side
-from tests.support.exec_risk_desk import Desk, FaultyVenue, assert_sound
+from tests.support.exec_risk_desk import Desk, FaultyVenue, assert_sound, refolded
 from tests.support.markets import START
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
@@ -140,3 +140,7 @@ async def test_whatever_happens_the_books_agree_in_the_end(seed: int) -> None:
     mismatches = [a.message for a in desk.bus.of("risk.alert") if a.alert_type.endswith("MISMATCH")]
     assert not mismatches, "what the exchange lists must explain everything"
     assert_sound(desk)
+    book, _ = refolded([*desk.neighbours, *desk.bus.events], await desk.venue.instruments())
+    assert {**book.orders} == {**desk.book.orders}
+    assert {**book.positions} == {**desk.book.positions}
+    assert book.cash == desk.book.cash

@@ -12,10 +12,14 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.replay.engine_venue import EngineVenue
 from services.exec_risk_service.adapters.memory_journal import MemoryJournal, MemoryStore
 from services.exec_risk_service.app import ExecRisk, assemble
+from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.decide import decide
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Origin
+from services.exec_risk_service.domain.recorded import recorded_inputs
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount
-from services.exec_risk_service.domain.rules import Rules
+from services.exec_risk_service.domain.rules import Context, Rules
+from services.exec_risk_service.domain.step import Step
 from services.exec_risk_service.handlers.lanes import InlineLanes
 from services.exec_risk_service.ports import OrderJournal, OrderRef
 from shared.bus.event_bus import Handler
@@ -195,6 +199,7 @@ class Desk:
     service: ExecRisk = field(init=False)
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     count: int = 0
+    neighbours: list[Event[Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.service = self.assemble()
@@ -304,7 +309,9 @@ class Desk:
             source="ai-service",
             sequence=self.count,
         )
-        return Event(metadata, payload)
+        event = Event(metadata, payload)
+        self.neighbours.append(event)
+        return event
 
     # -- looking inside --------------------------------------------------------------------------------------------
 
@@ -383,6 +390,19 @@ def assert_one_tree_per_trace(events: Sequence[Event[Any]], *, in_order: bool = 
             assert cause in seen or not in_order, f"{event.metadata.event_type} comes before its cause"
             assert trace_of[cause] == event.metadata.trace_id, f"{event.metadata.event_type} left its trace"
         seen.add(event.metadata.event_id)
+
+
+def refolded(events: Sequence[Event[Any]], instruments: Mapping[str, Instrument]) -> tuple[Book, list[Step]]:
+    """Fold the inputs that ``events`` recorded; return the last book and all steps."""
+    book, steps = Book(ACCOUNT), []
+    for recorded in recorded_inputs(events):
+        assert recorded.policy_mode is NORMAL.mode
+        book = replace(book, step=recorded.step - 1)  # steps that only moved a reading point tell no event
+        step = decide(book, recorded.item, Context(Rules(), NORMAL, instruments, recorded.now))
+        assert step is not None
+        steps.append(step)
+        book = step.book
+    return book, steps
 
 
 def desk_on(

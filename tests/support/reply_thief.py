@@ -6,13 +6,19 @@ import asyncio
 
 
 class ReplyThief:
-    """Forwards to one server; after ``steal_next`` the next answer closes its connection instead of arriving."""
+    """Forwards to one server; an answer that is stolen closes its connection instead of arriving.
+
+    Attributes:
+        stealing: Steal every answer for as long as this is set.
+        stolen: Answers that did not arrive.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
         self._armed = False
+        self.stealing = False
         self.stolen = 0
 
     @property
@@ -22,6 +28,7 @@ class ReplyThief:
         return port
 
     def steal_next(self) -> None:
+        """Steal one answer."""
         self._armed = True
 
     async def start(self) -> None:
@@ -40,7 +47,7 @@ class ReplyThief:
         requests = asyncio.create_task(_copy(reader, server_writer))
         try:
             while answer := await server_reader.read(65536):
-                if self._armed:
+                if self._armed or self.stealing:
                     self._armed = False
                     self.stolen += 1
                     break

@@ -100,15 +100,15 @@ async def test_a_worker_that_fails_says_why(script: str, error: type[QuantumTrad
 
 async def test_no_worker_outlives_the_training_that_waits_for_it() -> None:
     script = """
-import signal, sys, time
+import os, signal, sys
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-print('{"kind":"progress","stage":"here"}', flush=True)
+print('{"kind":"progress","stage":"%d"}' % os.getpid(), flush=True)
 signal.pause()
 """
     told: list[TrainingProgress] = []
     training = asyncio.create_task(run_worker(script, told))
     await eventually(lambda: told, what="the worker")
-    [child] = psutil.Process().children()
+    child = psutil.Process(int(told[0].stage))
 
     training.cancel()
     with pytest.raises(asyncio.CancelledError):

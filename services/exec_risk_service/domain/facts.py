@@ -39,6 +39,8 @@ def order_updated(order: Order, fill: Fill | None = None) -> OrderUpdatedPayload
         "cause_event_id": order.cause_event_id,
         "position_id": order.position_id,
     }
+    if order.cancel_requested and not order.is_final:
+        metadata["cancel_requested"] = True
     if order.trigger_price is not None:
         metadata["trigger_price"] = str(order.trigger_price)
     if fill is not None:

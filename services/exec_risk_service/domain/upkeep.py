@@ -195,5 +195,5 @@ def _cancel_leftovers(turn: Turn, symbol: str, position: Position | None) -> Non
 def _cancel(turn: Turn, order: Order) -> None:
     # What was not answered yet is looked at again when the answer is there.
     if order.order_type.is_algo and order.status is OrderStatus.NEW and not order.cancel_requested:
-        turn.save_order(replace(order, cancel_requested=True))
+        turn.publish_order(replace(order, cancel_requested=True))
         turn.request(CancelOrder(order.client_order_id))

@@ -53,7 +53,7 @@ def on_order_report(turn: Turn, report: OrderReport) -> None:
     elif known.status is not order.status:
         _after_change(turn, known, at=report.time)
     elif known != order:
-        turn.save_order(known)
+        turn.publish_order(known)
 
 
 def on_fill_report(turn: Turn, report: FillReport) -> None:
@@ -164,7 +164,7 @@ def on_cancel_refused(turn: Turn, item: CancelRefused) -> None:
     """A cancel did not work: the next upkeep asks again if the order still rests."""
     order = turn.orders.get(item.client_order_id)
     if order is not None and order.cancel_requested and not order.status.is_terminal:
-        turn.save_order(replace(order, cancel_requested=False))
+        turn.publish_order(replace(order, cancel_requested=False))
 
 
 def on_upkeep_due(turn: Turn, item: UpkeepDue) -> None:
