@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol, TextIO
 
 from infrastructure.supervisor.supervisor import ProgramState, ProgramStatus
@@ -62,8 +63,10 @@ class PlainProgress:
             self.say(line)
 
     def say(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        # Nobody listening any more is no reason to stop trading.
+        with suppress(OSError):
+            self._stream.write(line + "\n")
+            self._stream.flush()
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         widths = [max(len(row[index]) for row in (columns, *rows)) for index in range(len(columns))]
@@ -72,7 +75,8 @@ class PlainProgress:
             self.say("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def close(self) -> None:
-        self._stream.flush()
+        with suppress(OSError):
+            self._stream.flush()
 
 
 _WORDS: Mapping[ProgramState, str] = {

@@ -31,8 +31,6 @@ from infrastructure.supervisor.supervisor import ProgramStatus, Supervisor
 from shared.clock import Clock, ClockOrigin, SystemClock
 from shared.ids import RandomIds
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 async def run_up(
     options: RunOptions, *, environment: Mapping[str, str], run_seconds: float | None, as_json: bool
@@ -101,13 +99,14 @@ class RunSession:
         loop = asyncio.get_running_loop()
         work = asyncio.create_task(self._work(run_seconds, as_json=as_json))
         failed = asyncio.create_task(self._supervisor.failed())
-        for number in _STOP_SIGNALS:
+        heard = _stop_signals()
+        for number in heard:
             loop.add_signal_handler(number, work.cancel)
         try:
             await asyncio.wait((work, failed), return_when=asyncio.FIRST_COMPLETED)
         finally:
             # From here on a second Ctrl-C ends this process at once, and the kernel ends the others.
-            for number in _STOP_SIGNALS:
+            for number in heard:
                 loop.remove_signal_handler(number)
             await self._stop(work, failed)
         if failed.done() and not failed.cancelled():
@@ -170,6 +169,12 @@ class RunSession:
         # A full disk must not end a run that trades; the next change tries again.
         with suppress(OSError):
             self._state_file.write(self._state)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a run; a hang-up only where nobody asked to ignore it, as nohup does."""
+    hang_up = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hang_up]
 
 
 def _first_state(run: PaperRun, clock: Clock) -> RunState:

@@ -35,6 +35,7 @@ class TerminalProgress:
             self._spin(status.name, describe(status))
             return
         self._still(status.name)
+        self._still(f"training {status.name}")
         colour = {ProgramState.READY: "green", ProgramState.RESTARTING: "yellow", ProgramState.FAILED: "red"}
         if line := describe(status):
             self._console.print(line, style=colour.get(status.state, "dim"))

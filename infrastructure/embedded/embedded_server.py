@@ -12,12 +12,15 @@ from typing import BinaryIO, ClassVar
 
 from infrastructure.embedded.account import unprivileged_account
 from infrastructure.embedded.child_process import ChildProcess
-from infrastructure.embedded.loopback import PORT_TRIES, free_port, is_busy_port
+from infrastructure.embedded.loopback import PORT_TRIES, free_port, is_busy_port, is_still_held
 from infrastructure.embedded.place import Place
 from infrastructure.embedded.server_log import ServerLog
 from shared.errors import ConfigurationError, DeadlineExceededError, NotRunningError
 
 _PROBE_SECONDS = 0.02
+#: Longest wait for the remains of a killed server to let go of its data.
+_RELEASE_SECONDS = 10.0
+_RELEASE_LOOK_SECONDS = 0.2
 #: Long enough for recovery after a crash on a busy day.
 START_SECONDS = 120.0
 
@@ -119,13 +122,21 @@ class EmbeddedServer(ABC):
     def _run(self, place: Place) -> None:
         """Start on the port of the last time, or on free ones until one is not taken."""
         log = self._log(place)
-        for port in [self._port] if self._port else [free_port() for _ in range(PORT_TRIES)]:
+        ports = [self._port] if self._port else [free_port() for _ in range(PORT_TRIES)]
+        patience = round(_RELEASE_SECONDS / _RELEASE_LOOK_SECONDS)
+        while ports:
             with log.open() as output:
-                self._process = self._launch(place, port, output)
-            if self._becomes_ready(place, port, self._process):
-                self._port = port
+                self._process = self._launch(place, ports[0], output)
+            if self._becomes_ready(place, ports[0], self._process):
+                self._port = ports[0]
                 return
-            if not is_busy_port(log.since_start()):
+            if is_busy_port(log.since_start()):
+                ports.pop(0)
+            elif is_still_held(log.since_start()) and patience > 0:
+                # The processes of a server that was killed let go of it one by one.
+                patience -= 1
+                threading.Event().wait(_RELEASE_LOOK_SECONDS)
+            else:
                 break
         raise ConfigurationError(f"the embedded {self.name} did not start: {log.reason()} (see {log.path})")
 

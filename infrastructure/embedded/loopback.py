@@ -20,3 +20,8 @@ def free_port() -> int:
 def is_busy_port(text: str) -> bool:
     """Tell whether a server's log says that its port was taken."""
     return "Address already in use" in text or "could not bind" in text
+
+
+def is_still_held(text: str) -> bool:
+    """Tell whether a server's log says that what is left of an earlier one holds its data."""
+    return "pre-existing shared memory block" in text

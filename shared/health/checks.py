@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from types import MappingProxyType
@@ -13,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.health.contract import DependencyHealth, HealthStatus, ServiceHealth, overall_status
 from shared.service import Service
@@ -95,11 +95,7 @@ class HealthMonitor:
 
     async def stop(self) -> None:
         tasks, self._tasks = self._tasks, []
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*(end_task(task) for task in tasks))
 
     @property
     def uptime_seconds(self) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 import psutil
@@ -12,6 +11,7 @@ import structlog
 
 from shared.bus.event_bus import EventBus
 from shared.bus.progress import BusProgress
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import TransientError
 from shared.events.v3 import ServiceHeartbeatPayload
@@ -74,9 +74,7 @@ class Heartbeat:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
             self._task = None
 
     def payload(self) -> ServiceHeartbeatPayload:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import APIRouter, FastAPI, Response
@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.cancellation import end_task
 from shared.errors import ConfigurationError
 from shared.health.checks import HealthMonitor, software_version
 from shared.health.contract import HealthStatus, ServiceHealth
@@ -91,9 +92,7 @@ def create_service_api(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         start = asyncio.create_task(_start(app, service), name="service-start")
         yield
-        start.cancel()
-        with suppress(asyncio.CancelledError):
-            await start
+        await end_task(start)
         await service.stop()
 
     app = FastAPI(title=title, version=software_version(), lifespan=lifespan)

@@ -12,6 +12,7 @@ import structlog
 from redis.exceptions import WatchError
 
 from shared.bus.event_bus import EventBus
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import DecodeError, PolicyConflictError, TransientError
 from shared.events.v3 import PolicyUpdatedPayload
@@ -81,9 +82,7 @@ class RedisPolicyStore:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
             self._task = None
 
     def current(self) -> PolicyState:

@@ -103,3 +103,14 @@ def test_purity_is_checked_through_modules_in_between(copy: Path) -> None:
         domain.write_text(clean)
 
     assert status_of(contracts()["pure"], result.stdout) == "BROKEN", result.stdout
+
+
+def test_a_new_module_of_shared_must_find_its_place_in_the_order(copy: Path) -> None:
+    stranger = copy / "shared" / "stranger.py"
+    stranger.write_text('"""Nobody said where it belongs."""\n')
+    try:
+        result = lint(copy)
+    finally:
+        stranger.unlink()
+
+    assert status_of(contracts()["shared"], result.stdout) == "BROKEN", result.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from infrastructure.supervisor.http_client import LocalHttp
+from infrastructure.supervisor.ports import free_ports
 from infrastructure.supervisor.run_state import RunState, StateFile
-from tests.support.command_line import Finished, run_command
+from tests.support.command_line import Finished, run_command, start_command
+from tests.support.eventually import eventually
 
 
 def assert_one_line(finished: Finished, *words: str) -> None:
@@ -129,11 +133,33 @@ async def test_a_second_system_on_the_same_state_folder(tmp_path: Path) -> None:
     assert_one_line(finished, "already running", "20250504T120000-6c1f5f0e", str(os.getpid()))
 
 
+async def test_the_exchange_on_a_busy_port(tmp_path: Path) -> None:
+    with listener() as port:
+        finished = await run_command("exchange", "--port", str(port), cwd=tmp_path)
+
+    assert finished.exit_code == 4
+    assert str(port) in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+
+
+async def test_the_exchange_runs_alone_until_it_is_interrupted(tmp_path: Path) -> None:
+    [port] = free_ports(1)
+    command = await start_command("exchange", "--port", str(port), cwd=tmp_path)
+    http = LocalHttp()
+    await eventually(http.probe(f"http://127.0.0.1:{port}/fapi/v1/ping"), what="the exchange")
+
+    command.send(signal.SIGINT)
+    finished = await command.ended()
+
+    await http.close()
+    assert finished.exit_code == 0, finished.stderr
+
+
 async def test_help_names_every_command(tmp_path: Path) -> None:
     finished = await run_command("--help", cwd=tmp_path)
 
     assert finished.exit_code == 0
-    assert all(command in finished.stdout for command in ("up", "status", "doctor", "events", "exchange"))
+    assert all(command in finished.stdout for command in ("up", "status", "doctor", "events", "exchange", "replay"))
 
 
 async def test_the_version_is_printed(tmp_path: Path) -> None:

@@ -263,6 +263,7 @@ async def test_killed_while_the_answer_of_its_order_is_held_back(stage: Stage) -
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_killed_again_and_again_while_it_trades(stage: Stage) -> None:
     await stage.launch()
     for round_number in range(3):

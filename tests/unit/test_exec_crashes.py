@@ -76,6 +76,28 @@ async def test_a_process_that_ends_at_any_moment_comes_back_sound(at: int) -> No
     assert_sound(desk)
 
 
+@pytest.mark.parametrize("leg", ["entry", "stop"])
+async def test_ready_means_protected(leg: str) -> None:
+    crashes = CrashClock()
+    desk = crashing_desk(crashes)
+    await desk.start()
+    await desk.candle()
+    crashes.at_name = f"after {leg} was sent" if leg == "entry" else f"before {leg} is sent"
+    with pytest.raises(Crash):
+        await desk.signal("BUY")
+    crashes.is_dead, crashes.at_name = False, None
+    assert desk.venue.engine.position(BTC).quantity > 0
+    assert not desk.venue.engine.open_algos(BTC)
+
+    desk.venue.engine.take_events()
+    desk.journal = MemoryJournal(desk.store)
+    desk.service = desk.assemble()
+    await desk.service.recover()  # no timer, no report, no candle
+
+    resting = [algo.quantity for algo in desk.venue.engine.open_algos(BTC)]
+    assert resting == [desk.venue.engine.position(BTC).quantity] * 2
+
+
 def _assert_every_event_was_published(desk: Desk) -> None:
     """Published at least once, repeated only under the same id, and nothing waits."""
     assert not desk.store.accounts["paper:test"].outbox  # type: ignore[union-attr]  # desks of this file have a store

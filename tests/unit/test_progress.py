@@ -75,6 +75,19 @@ def test_a_terminal_gets_its_own_display_and_is_left_clean() -> None:
     assert "[not markup]" in shown
 
 
+def test_a_training_is_over_when_its_service_is_ready_whatever_was_seen_of_it_last() -> None:
+    terminal = Terminal()
+    progress = TerminalProgress(terminal)
+    progress.training("ai-service", 0.9)
+
+    progress.changed(status(ProgramState.READY))
+
+    drawn = terminal.tell()
+    progress.close()
+    terminal.seek(drawn)
+    assert "training" not in terminal.read()
+
+
 def test_a_log_is_no_terminal() -> None:
     assert isinstance(progress_for(io.StringIO()), PlainProgress)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +19,7 @@ from services.analytics_os_service.domain.heartbeats import (
 )
 from services.analytics_os_service.ports import EventArchive
 from shared.bus.event_bus import EventBus
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import TransientError
 from shared.events.envelope import Event
@@ -90,9 +90,7 @@ class HealthMonitor:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end_task(self._task)
             self._task = None
 
     # -- events --------------------------------------------------------------------------------------------------

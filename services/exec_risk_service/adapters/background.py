@@ -13,6 +13,7 @@ from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.step import Request, SubmitOrder
 from services.exec_risk_service.ports import ReportStream
 from shared.backoff import Backoff
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import TransientError
 
@@ -99,9 +100,7 @@ class BackgroundTask:
     async def stop(self) -> None:
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await end_task(task)
 
 
 class RelayTask:

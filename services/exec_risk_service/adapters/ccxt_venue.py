@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +24,7 @@ from services.exec_risk_service.adapters.binance_reports import (
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, Reconnected, VenueAccount, VenueReport
 from services.exec_risk_service.ports import OrderRef
+from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import (
     ConnectionLostError,
@@ -165,12 +165,8 @@ class CcxtReportStream:
 
     async def stop(self) -> None:
         """Disconnect."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with suppress(asyncio.CancelledError, Exception):
-                await task
-        self._tasks = []
+        tasks, self._tasks = self._tasks, []
+        await asyncio.gather(*(end_task(task) for task in tasks))
 
     async def reports(self) -> AsyncIterator[VenueReport]:
         while True:

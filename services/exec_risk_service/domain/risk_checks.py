@@ -65,21 +65,14 @@ class RiskView:
 Check = Callable[[EntryOrder, RiskView], str | None]
 
 
-def numbers_are_sound(order: EntryOrder, view: RiskView) -> str | None:
-    """Every number of the order and of the account is finite, and those that must be are above 0."""
-    above_zero = {
-        "size_usd": order.size_usd,
-        "price": order.price,
-        "leverage": order.leverage,
-        "stop_loss_pct": order.stop_loss_pct,
-    }
-    for name, value in above_zero.items():
-        if not value.is_finite() or value <= 0:
-            return f"{name} must be a number above 0, was {value}"
-    others = (order.quantity, order.confidence, view.mark, view.equity, view.available, view.drawdown)
-    for number in others:
-        if number is not None and not number.is_finite():
-            return f"a number of the order or the account is not finite: {number}"
+def numbers_are_finite(order: EntryOrder, view: RiskView) -> str | None:
+    """No number of the order or of the account is NaN or infinite: such numbers cannot be compared."""
+    ours = {"size_usd": order.size_usd, "price": order.price, "leverage": order.leverage}
+    ours |= {"stop_loss_pct": order.stop_loss_pct, "quantity": order.quantity, "confidence": order.confidence}
+    account = {"mark": view.mark, "equity": view.equity, "available": view.available, "drawdown": view.drawdown}
+    for name, value in {**ours, **account}.items():
+        if value is not None and not value.is_finite():
+            return f"{name} must be a finite number, was {value}"
     return None
 
 
@@ -100,10 +93,23 @@ def instrument_is_known(order: EntryOrder, view: RiskView) -> str | None:
     return f"{order.symbol} is not listed on the exchange" if view.instrument is None else None
 
 
+def mark_is_known(order: EntryOrder, view: RiskView) -> str | None:
+    """A candle of the symbol closed since we know it."""
+    return f"no mark price of {order.symbol} is known yet" if view.mark is None or view.mark <= 0 else None
+
+
+def terms_are_positive(order: EntryOrder, _view: RiskView) -> str | None:
+    """Size, price, leverage and stop distance are above 0."""
+    terms = {"size_usd": order.size_usd, "price": order.price, "leverage": order.leverage}
+    for name, value in {**terms, "stop_loss_pct": order.stop_loss_pct}.items():
+        if value <= 0:
+            return f"{name} must be a number above 0, was {value}"
+    return None
+
+
 def price_is_plausible(order: EntryOrder, view: RiskView) -> str | None:
     """The order's price lies in a band around the newest mark price."""
-    if view.mark is None or view.mark <= 0:
-        return f"no mark price of {order.symbol} is known yet"
+    assert view.mark is not None
     deviation = abs(order.price / view.mark - 1)
     if deviation > view.rules.max_price_deviation:
         limit = view.rules.max_price_deviation * 100
@@ -124,7 +130,7 @@ def confidence_is_enough(order: EntryOrder, view: RiskView) -> str | None:
 def within_leverage(order: EntryOrder, view: RiskView) -> str | None:
     """Leverage stays within policy, settings and the exchange's first bracket."""
     limit = max_leverage(view)
-    return f"leverage {order.leverage:f} is above the limit {limit:f}" if order.leverage > limit else None
+    return f"leverage {order.leverage.normalize():f} is above the limit {limit:f}" if order.leverage > limit else None
 
 
 def within_size(order: EntryOrder, view: RiskView) -> str | None:
@@ -200,10 +206,12 @@ def max_daily_drawdown(view: RiskView) -> Decimal:
 
 #: In this order; the first reason wins. What is unknown comes first, so that the later checks may rely on it.
 CHECKS: tuple[Check, ...] = (
-    numbers_are_sound,
+    numbers_are_finite,
     policy_is_fresh,
     account_is_known,
     instrument_is_known,
+    mark_is_known,
+    terms_are_positive,
     price_is_plausible,
     confidence_is_enough,
     within_leverage,

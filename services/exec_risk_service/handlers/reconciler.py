@@ -37,7 +37,7 @@ _LISTED = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED, OrderStatus.TRIGGERED)
 #: After this long a fill that the exchange does not list no longer keeps positions from being compared.
 _FILL_LIMIT = timedelta(seconds=60)
 #: A protective order or an exit without an answer for this long is not counted on any more.
-_TRUST_LIMIT = timedelta(seconds=5)
+_PATIENCE = timedelta(seconds=5)
 
 
 class Reconciler:
@@ -89,7 +89,8 @@ class Reconciler:
         """
         async with self._turn:
             await self._recover()
-        await self.upkeep()
+        # What was asked for just now and not found is not waited for: a second stop does no harm, a missing one may.
+        await self.upkeep(patience=timedelta(0))
         await self._sweep_doubted()
         book = self._ledger.book
         log.info("account_recovered", account=book.account, step=book.step, positions=len(book.positions))
@@ -154,13 +155,17 @@ class Reconciler:
 
     async def _sweep_doubted(self) -> None:
         while self._doubted:
-            async with self._turn:
-                symbol = min(self._doubted)
-                self._doubted.discard(symbol)
-                for _ in range(2):  # a difference counts when it is seen twice
-                    await self._fills.read_fills(symbol)
-                    venue = await self._view.account()
-                    await self._compare_position(symbol, _position_in(venue, symbol))
+            symbol = min(self._doubted)
+            try:
+                async with self._turn:
+                    for _ in range(2):  # a difference counts when it is seen twice
+                        await self._fills.read_fills(symbol)
+                        venue = await self._view.account()
+                        await self._compare_position(symbol, _position_in(venue, symbol))
+            except TransientError as error:
+                log.warning("doubt_remains", symbol=symbol, error=str(error))
+                return  # the timer comes back to it
+            self._doubted.discard(symbol)
             await self.upkeep()
 
     async def fetch_payments(self) -> None:
@@ -172,12 +177,18 @@ class Reconciler:
         """Learn which of our conditional orders an unknown report may come from."""
         await self._fills.recognise(report)
 
-    async def upkeep(self) -> None:
-        """Protect, exit and tidy up wherever something is due."""
+    async def upkeep(self, *, patience: timedelta = _PATIENCE) -> None:
+        """Protect, exit and tidy up wherever something is due.
+
+        Args:
+            patience: Protective orders and exits without an answer for this long are not counted on.
+        """
         book = self._ledger.book
         symbols = set(book.positions) | {order.symbol for order in book.open_orders() if order.is_reduce_only}
         distrusted = tuple(
-            order.client_order_id for order in book.open_orders() if order.is_reduce_only and self._is_silent(order)
+            order.client_order_id
+            for order in book.open_orders()
+            if order.is_reduce_only and self._is_silent(order, patience)
         )
         for symbol in sorted(symbols):
             await self._ledger.apply(UpkeepDue(symbol, self._market_clock.now(), distrusted))
@@ -187,9 +198,9 @@ class Reconciler:
         """A difference was seen once: the next sweep should come soon."""
         return bool(self._suspicions)
 
-    def _is_silent(self, order: Order) -> bool:
+    def _is_silent(self, order: Order, patience: timedelta) -> bool:
         waiting = order.status in (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN)
-        return waiting and order.sent_at is not None and self._clock.now() - order.sent_at > _TRUST_LIMIT
+        return waiting and order.sent_at is not None and self._clock.now() - order.sent_at >= patience
 
     # -- orders --------------------------------------------------------------------------------------------------------
 
