@@ -151,8 +151,9 @@ class Supervisor:
                 await self._restart_or_end_run(member, exit_code)
         except QuantumTraderError as error:
             self._end_run(member, error)
-        except OSError as error:
-            self._end_run(member, QuantumTraderError(f"{member.program.name} could not be started: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is: a program that nobody looks after must end the run
+            reason = f"{type(error).__name__}: {error}"
+            self._end_run(member, QuantumTraderError(f"{member.program.name} could not be started: {reason}"))
         finally:
             if member.running is not None:
                 await member.running.stop(member.program.grace_seconds)

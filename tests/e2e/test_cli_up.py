@@ -81,6 +81,12 @@ async def test_a_system_can_be_looked_at_while_it_runs_and_stops_cleanly(tmp_pat
 
         await eventually(lambda: archived(tmp_path, "candle.closed"), what="an archived candle")
 
+        following = await start_command("events", "--follow", "--json", cwd=tmp_path)
+        await eventually(lambda: has_connected(following.pid), what="a reader of the archive")
+        following.send(signal.SIGINT)
+        followed = await following.ended()
+        assert (followed.exit_code, followed.stderr) == (0, "")
+
         live.command.send(signal.SIGINT)
         finished = await live.command.ended()
 
@@ -90,6 +96,10 @@ async def test_a_system_can_be_looked_at_while_it_runs_and_stops_cleanly(tmp_pat
     assert (await run_command("status", cwd=tmp_path)).exit_code == 3
     # Without a running system the archive is read through an embedded server of its own.
     assert await archived(tmp_path, "candle.closed")
+
+
+def has_connected(pid: int) -> bool:
+    return any(connection.status == psutil.CONN_ESTABLISHED for connection in psutil.Process(pid).net_connections())
 
 
 async def archived(folder: Path, event_type: str) -> bool:

@@ -14,7 +14,7 @@ from tests.support.recorded_run import Recorded
 
 pytestmark = pytest.mark.timeout(300)
 
-SECONDS = 25.0
+SECONDS = 20.0
 
 
 @pytest.fixture

@@ -9,12 +9,13 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from infrastructure.supervisor.plan import Program
+from infrastructure.supervisor.plan import Program, Running
 from infrastructure.supervisor.restart_policy import RestartPolicy
 from infrastructure.supervisor.supervisor import ProgramState, ProgramStatus, Supervisor
 from shared.backoff import Backoff
@@ -113,6 +114,16 @@ async def test_a_program_that_may_not_be_restarted_ends_the_run(tmp_path: Path) 
 async def test_a_program_that_never_gets_ready_ends_the_start(tmp_path: Path) -> None:
     async with supervised([dummy("service", tmp_path, behaviour="hang", start_timeout_seconds=0.3)]) as supervisor:
         with pytest.raises(DeadlineExceededError, match="service was not ready within"):
+            await supervisor.start()
+
+
+async def test_a_program_that_cannot_even_be_launched_ends_the_run(tmp_path: Path) -> None:
+    async def launch() -> Running:
+        raise LookupError("no such thing")
+
+    programs = [dummy("redis", tmp_path), replace(dummy("service", tmp_path), launch=launch)]
+    async with supervised(programs) as supervisor:
+        with pytest.raises(QuantumTraderError, match="service could not be started: LookupError: no such thing"):
             await supervisor.start()
 
 

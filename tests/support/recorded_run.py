@@ -15,8 +15,8 @@ from tests.support.command_line import Finished, run_command
 from tests.support.live_run import SYMBOLS, run_to_the_end
 
 VENUE_SYMBOLS = tuple(venue_symbol(symbol) for symbol in SYMBOLS.split(","))
-#: Two minutes of market time pass per second: 80 candles per symbol.
-SPEED, SECONDS = 120.0, 40.0
+#: Two and a half minutes of market time pass per second: 75 candles per symbol.
+SPEED, SECONDS = 150.0, 30.0
 #: What decides about an intent and what it says; the same names in the database and in ``replay --events --json``.
 TERMS = (
     "client_order_id", "cause_event_id", "leg", "sequence", "symbol", "side", "order_type", "quantity", "trigger_price",

@@ -23,7 +23,6 @@ from services.exec_risk_service.domain.book import (
     REMEMBERED_TRADES,
     Book,
     TradeMemory,
-    remember_orders,
 )
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
@@ -75,7 +74,7 @@ class PostgresJournal:
             account=account,
             step=row["step"],
             cash=cash_of(row),
-            orders=MappingProxyType(remember_orders(await _load_orders(connection, account))),
+            orders=MappingProxyType(await _load_orders(connection, account)),
             positions=MappingProxyType({p.symbol: p for p in await _load_positions(connection, account)}),
             marks=marks_of(row["marks_text"]),
             trades=MappingProxyType(await _load_trades(connection, account)),
@@ -206,7 +205,7 @@ class PostgresJournal:
             raise ConnectionLostError(f"the outbox cannot be emptied: {error}") from error
 
 
-async def _load_orders(connection: Any, account: str) -> Iterable[Order]:
+async def _load_orders(connection: Any, account: str) -> dict[str, Order]:
     rows = await connection.fetch(
         "SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND NOT settled"
         " UNION ALL (SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND settled"
@@ -214,7 +213,9 @@ async def _load_orders(connection: Any, account: str) -> Iterable[Order]:
         account,
         REMEMBERED_ORDERS,
     )
-    return [order_of({**row, "plan": row["plan_text"]}) for row in rows]
+    orders = [order_of({**row, "plan": row["plan_text"]}) for row in rows]
+    orders.sort(key=lambda order: (order.created_step, order.client_order_id))
+    return {order.client_order_id: order for order in orders}
 
 
 async def _load_positions(connection: Any, account: str) -> Iterable[Position]:

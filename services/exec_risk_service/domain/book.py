@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -161,9 +161,13 @@ class Book:
         return [o for o in self.orders.values() if o.leg is Leg.ENTRY and not o.is_final]
 
 
-def remember_orders(orders: Iterable[Order]) -> dict[str, Order]:
-    """Return the orders that a book keeps, by client order id, oldest first: all unfinished ones, some finished."""
-    ordered = sorted(orders, key=lambda order: (order.created_step, order.client_order_id))
-    finished = [order.client_order_id for order in ordered if order.is_final and order.settled]
-    dropped = set(finished[: max(0, len(finished) - REMEMBERED_ORDERS)])
-    return {order.client_order_id: order for order in ordered if order.client_order_id not in dropped}
+def remember_orders(orders: Mapping[str, Order]) -> dict[str, Order]:
+    """Return the orders that a book keeps out of ``orders`` (oldest first): all unfinished ones, some finished."""
+    surplus = sum(order.settled for order in orders.values()) - REMEMBERED_ORDERS
+    kept = {}
+    for name, order in orders.items():
+        if surplus > 0 and order.settled:
+            surplus -= 1
+        else:
+            kept[name] = order
+    return kept

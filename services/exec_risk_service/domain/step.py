@@ -260,7 +260,7 @@ class Turn:
     def _remembered_orders(self) -> Mapping[str, Order]:
         if not self._touched_orders:
             return self._before.orders
-        return MappingProxyType(remember_orders(self.orders.values()))
+        return MappingProxyType(remember_orders(self.orders))
 
     def _moved_cursors(self) -> tuple[tuple[str, int, int], ...]:
         before = self._before.trades
