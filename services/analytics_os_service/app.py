@@ -8,7 +8,6 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from services.analytics_os_service.adapters import migrations
 from services.analytics_os_service.adapters.postgres_archive import PostgresArchive
 from services.analytics_os_service.api import analytics_router
 from services.analytics_os_service.config import SERVICE, AnalyticsSettings
@@ -32,7 +31,7 @@ from shared.ids import RandomIds
 from shared.policy.redis_store import RedisPolicyStore
 from shared.policy.snapshot import PolicySnapshot
 from shared.policy.store import PolicyStore
-from shared.postgres.migrate import migrate
+from shared.postgres.migrate import SchemaMigration
 from shared.postgres.pool import PostgresPool
 from shared.redis_connection import RedisConnection
 from shared.rpc.redis_transport import RedisRpcTransport
@@ -42,6 +41,7 @@ from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
 
 SCHEMA = "analytics"
+MIGRATIONS = Path(__file__).parent / "adapters" / "migrations"
 #: The services that make up the system.
 EXPECTED_SERVICES = (AI, EXEC_RISK, ANALYTICS_OS)
 
@@ -112,26 +112,6 @@ def assemble(
     return AnalyticsOs(handlers, portfolio, monitor)
 
 
-class SchemaMigration:
-    """Component that brings the schema ``analytics`` to its newest version.
-
-    Attributes:
-        name: Component name.
-    """
-
-    name = "schema"
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._url = url
-        self._clock = clock
-
-    async def start(self) -> None:
-        await migrate(self._url, SCHEMA, Path(migrations.__path__[0]), clock=self._clock)
-
-    async def stop(self) -> None:
-        """Nothing to release."""
-
-
 def create_app(settings: AnalyticsSettings) -> FastAPI:
     """Return the HTTP application of the live service, with every adapter made from ``settings``.
 
@@ -191,7 +171,7 @@ def create_app(settings: AnalyticsSettings) -> FastAPI:
             policy,
             health,
             heartbeat,
-            SchemaMigration(settings.postgres_url, clock),
+            SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
             postgres,
             archive,
             parts.portfolio,

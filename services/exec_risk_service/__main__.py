@@ -4,31 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import structlog
-
 from services.exec_risk_service.app import create_app
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
-from shared.errors import ConfigurationError
-from shared.health.server import serve
-from shared.settings import load_settings
-from shared.telemetry.logs import configure_logging
-
-log = structlog.get_logger(__name__)
-
-WRONG_CONFIGURATION = 4
-
-
-def main() -> int:
-    """Run until SIGINT or SIGTERM; return 0 after a clean stop, 1 when the start failed, 4 on a wrong setting."""
-    try:
-        settings = load_settings(ExecRiskSettings)
-        configure_logging(SERVICE, settings.log_level, settings.secret_values())
-        return serve(create_app(settings), host=settings.host, port=settings.port)
-    except ConfigurationError as error:
-        configure_logging(SERVICE)
-        log.critical("configuration_wrong", error=str(error))
-        return WRONG_CONFIGURATION
-
+from shared.health.server import run_service
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_service(SERVICE, ExecRiskSettings, create_app))

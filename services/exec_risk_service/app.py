@@ -45,7 +45,7 @@ from shared.ids import RandomIds
 from shared.policy.redis_store import RedisPolicyStore
 from shared.policy.snapshot import PolicySnapshot
 from shared.policy.store import PolicyStore
-from shared.postgres.migrate import migrate
+from shared.postgres.migrate import SchemaMigration
 from shared.postgres.pool import PostgresPool
 from shared.redis_connection import RedisConnection
 from shared.rpc.redis_transport import RedisRpcTransport
@@ -248,7 +248,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         [
             redis,
             pool,
-            _Schema(settings.postgres_url, clock),
+            SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
             exchange,
             policy,
             health,
@@ -272,22 +272,6 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         routers=[positions_router(parts.handlers.position_monitor)],
     )
     return app
-
-
-class _Schema:
-    """Brings the tables up to date before anybody reads them."""
-
-    name = "schema"
-
-    def __init__(self, url: str, clock: Clock) -> None:
-        self._url = url
-        self._clock = clock
-
-    async def start(self) -> None:
-        await migrate(self._url, SCHEMA, MIGRATIONS, clock=self._clock)
-
-    async def stop(self) -> None:
-        """Nothing to release."""
 
 
 class _ExchangeLink:

@@ -1,20 +1,47 @@
-"""Runs the HTTP application of a service until it is asked to stop."""
+"""Runs a service as a process: settings, logs, and its HTTP application until it is asked to stop."""
 
 from __future__ import annotations
 
 import errno
 import signal
 import socket
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 import uvicorn
 from starlette.applications import Starlette
 
 from shared.errors import ConfigurationError
+from shared.health.routes import WRONG_CONFIGURATION
+from shared.settings import ServiceSettings, load_settings
+from shared.telemetry.logs import configure_logging
 
 log = structlog.get_logger(__name__)
 
 _GRACE_SECONDS = 5
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run_service(name: str, settings_type: type[S], create_app: Callable[[S], Starlette]) -> int:
+    """Run the service ``name`` and return the exit code of the process.
+
+    0 after a clean stop, 1 when the start failed, 4 with one line in the log when a setting is wrong.
+
+    Args:
+        name: Stands on every line of the log.
+        settings_type: What is read from environment and ``.env``.
+        create_app: Wires the service.
+    """
+    try:
+        settings = load_settings(settings_type)
+        configure_logging(name, settings.log_level, settings.secret_values())
+        return serve(create_app(settings), host=settings.host, port=settings.port)
+    except ConfigurationError as error:
+        configure_logging(name)
+        log.critical("configuration_wrong", error=str(error))
+        return WRONG_CONFIGURATION
 
 
 def serve(app: Starlette, *, host: str, port: int) -> int:

@@ -27,6 +27,29 @@ _LOCK_NOT_AVAILABLE = "55P03"
 log = structlog.get_logger(__name__)
 
 
+class SchemaMigration:
+    """Component that brings a service's schema to its newest version before anybody reads it.
+
+    Attributes:
+        name: Component name.
+    """
+
+    name = "schema"
+
+    def __init__(self, url: str, schema: str, versions: Path, *, clock: Clock) -> None:
+        """Prepare; the arguments are those of ``migrate``."""
+        self._url = url
+        self._schema = schema
+        self._versions = versions
+        self._clock = clock
+
+    async def start(self) -> None:
+        await migrate(self._url, self._schema, self._versions, clock=self._clock)
+
+    async def stop(self) -> None:
+        """Nothing to release."""
+
+
 async def migrate(url: str, schema: str, versions: Path, *, clock: Clock, backoff: Backoff | None = None) -> None:
     """Run every migration in ``versions`` that ``schema`` has not had; all of them or, after a failure, none.
 

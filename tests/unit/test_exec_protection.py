@@ -34,6 +34,9 @@ async def test_a_stop_that_fires_closes_the_position_and_takes_the_target_with_i
     assert closed.exit_reason == "STOP_LOSS"
     assert closed.pnl_usd < 0
     assert closed.duration_seconds == pytest.approx(210.0)  # market time, not wall time
+    entry, stop_out = desk.bus.of("execution.result")
+    assert entry.execution_time_ms is not None
+    assert stop_out.execution_time_ms is None  # a stop rests
     assert desk.orders(Leg.TAKE_PROFIT)[0].status is OrderStatus.CANCELED
     assert_sound(desk)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from decimal import Decimal
 
 from services.exec_risk_service.domain.inputs import AnswerLost, SendRefused
 from services.exec_risk_service.domain.orders import Leg
 from services.exec_risk_service.domain.reports import OrderReport, VenueReport
+from services.exec_risk_service.ports import OrderRef
 from shared.errors import ConnectionLostError, OutcomeUnknownError
 from shared.trading.orders import OrderStatus, OrderType
 from tests.support.exec_risk_desk import Desk, assert_sound, started_desk
@@ -146,6 +148,26 @@ async def test_an_exit_without_an_answer_is_tried_again_after_five_seconds() -> 
     for _ in range(60):
         await desk.tick(1.0)
     assert [o.status for o in desk.orders(Leg.EXIT)] == [OrderStatus.ABSENT, OrderStatus.FILLED]
+    assert_sound(desk)
+
+
+async def test_a_fill_that_crossed_a_cancel_on_the_wire_is_not_lost() -> None:
+    desk = await started_desk([*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 10)])
+    await desk.signal("BUY")
+    stop = desk.orders(Leg.STOP)[0]
+    gone = OrderReport(stop.client_order_id, BTC, OrderStatus.CANCELED, desk.market_clock.now(), algo_id="1")
+    await desk.service.ledger.apply(gone)  # "cancelled", says the one end
+    desk.venue.engine.advance_to(desk.market_clock.now() + timedelta(minutes=4))
+    desk.venue.engine.take_events()
+
+    found = await desk.venue.find_order(OrderRef(BTC, stop.client_order_id, is_algo=True))
+    assert found is not None
+    await desk.service.on_report(found)  # "filled", says the other
+    for _ in range(4):
+        await desk.tick()
+
+    assert desk.book.orders[stop.client_order_id].status is OrderStatus.FILLED
+    assert desk.bus.of("position.closed")[0].exit_reason == "STOP_LOSS"
     assert_sound(desk)
 
 

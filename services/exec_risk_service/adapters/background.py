@@ -19,7 +19,8 @@ from shared.errors import TransientError
 
 #: Entries on their way at the same time; exits and cancels never wait for them.
 _ENTRIES_AT_ONCE = 8
-_STOP_SECONDS = 12.0
+#: Shorter than the time that a supervisor gives a process to end.
+_STOP_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
 

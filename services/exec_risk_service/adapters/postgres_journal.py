@@ -32,6 +32,8 @@ from shared.errors import ConnectionLostError, InvalidInputError
 from shared.events.registry import spec_for
 from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
 
+#: Handled events are remembered for this many steps: far longer than any stream delivers one again.
+_INBOX_STEPS = 1_000_000
 #: JSON travels as text, whatever codec the pool has.
 _JSON_COLUMNS = frozenset({"plan", "exit", "marks"})
 #: What leaves open whether something was stored; a full disk among them.
@@ -68,6 +70,9 @@ class PostgresJournal:
         row = await connection.fetchrow(
             "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 RETURNING *, marks::text AS marks_text",
             account,
+        )
+        await connection.execute(
+            "DELETE FROM exec_risk.inbox WHERE account = $1 AND step < $2", account, row["step"] - _INBOX_STEPS
         )
         self._account, self._epoch = account, row["epoch"]
         return Book(
@@ -207,8 +212,10 @@ class PostgresJournal:
 
 async def _load_orders(connection: Any, account: str) -> dict[str, Order]:
     rows = await connection.fetch(
-        "SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND NOT settled"
-        " UNION ALL (SELECT *, plan::text AS plan_text FROM exec_risk.order_intent WHERE account = $1 AND settled"
+        "SELECT *, plan::text AS plan_text FROM exec_risk.order_intent"
+        " WHERE account = $1 AND (NOT settled OR reported_filled > filled_quantity)"
+        " UNION ALL (SELECT *, plan::text AS plan_text FROM exec_risk.order_intent"
+        " WHERE account = $1 AND settled AND reported_filled <= filled_quantity"
         " ORDER BY created_step DESC, client_order_id DESC LIMIT $2)",
         account,
         REMEMBERED_ORDERS,

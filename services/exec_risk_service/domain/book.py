@@ -95,7 +95,9 @@ class Book:
     def unfinished_orders(self, symbol: str | None = None) -> list[Order]:
         """Return the orders that still need something from the exchange: a state or a fill."""
         return [
-            order for order in self.orders.values() if not order.is_final and (symbol is None or order.symbol == symbol)
+            order
+            for order in self.orders.values()
+            if not order.is_finished and (symbol is None or order.symbol == symbol)
         ]
 
     def entry_under_way(self, symbol: str) -> Order | None:
@@ -163,11 +165,15 @@ class Book:
 
 def remember_orders(orders: Mapping[str, Order]) -> dict[str, Order]:
     """Return the orders that a book keeps out of ``orders`` (oldest first): all unfinished ones, some finished."""
-    surplus = sum(order.settled for order in orders.values()) - REMEMBERED_ORDERS
+    surplus = sum(_is_past(order) for order in orders.values()) - REMEMBERED_ORDERS
     kept = {}
     for name, order in orders.items():
-        if surplus > 0 and order.settled:
+        if surplus > 0 and _is_past(order):
             surplus -= 1
         else:
             kept[name] = order
     return kept
+
+
+def _is_past(order: Order) -> bool:
+    return order.settled and order.is_finished

@@ -128,8 +128,8 @@ def _slippage_pct(order: Order, average: Decimal) -> float:
 
 
 def _execution_time_ms(order: Order, context: Context) -> float | None:
-    if order.sent_at is None:
-        return None
+    if order.sent_at is None or order.order_type.is_algo:
+        return None  # how long a stop rested says nothing about its execution
     return max(0.0, (context.now - order.sent_at).total_seconds() * 1000.0)
 
 

@@ -134,8 +134,13 @@ class Order:
 
     @property
     def is_final(self) -> bool:
-        """Nothing more is expected; a last state is entered only with every fill of it at hand."""
+        """It has a last state, which is entered only with every fill of it at hand; a fill may still come late."""
         return self.status.is_terminal
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing more is expected of the exchange: neither a state nor a fill."""
+        return self.is_final and not self.misses_fills
 
     @property
     def remaining(self) -> Decimal:

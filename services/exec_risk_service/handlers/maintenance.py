@@ -8,6 +8,7 @@ import structlog
 
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.reconciler import Reconciler
+from shared.backoff import Backoff
 from shared.clock import Clock
 
 _UPKEEP_SECONDS = 1.0
@@ -46,6 +47,9 @@ class Maintenance:
         self._on_fenced = on_fenced
         self._clock = clock
         self._sweep_seconds = sweep_seconds
+        self._backoff = Backoff(base_seconds=0.25, factor=2.0, cap_seconds=5.0)
+        self._failures = 0
+        self._next_recovery = clock.monotonic()
         self._next_upkeep = clock.monotonic()
         self._next_sweep = clock.monotonic() + sweep_seconds
 
@@ -62,9 +66,8 @@ class Maintenance:
         if self._ledger.is_fenced:
             self._on_fenced()
             return
-        if self._ledger.needs_recovery:
-            log.warning("recovering_after_lost_commit", account=self._ledger.account)
-            await self._recover()
+        if self._ledger.needs_recovery and not await self._recovered():
+            return
         await self._reconciler.chase()
         if self._clock.monotonic() >= self._next_upkeep:
             self._next_upkeep = self._clock.monotonic() + _UPKEEP_SECONDS
@@ -74,3 +77,14 @@ class Maintenance:
             await self._reconciler.sweep()
             if self._reconciler.suspects_something:
                 self._next_sweep = self._clock.monotonic() + _SECOND_LOOK_SECONDS
+
+    async def _recovered(self) -> bool:
+        """Recover after a commit of which no one knows whether it was stored; pause between failures."""
+        if self._clock.monotonic() < self._next_recovery:
+            return False
+        self._failures += 1
+        self._next_recovery = self._clock.monotonic() + self._backoff.delay(self._failures)
+        log.warning("recovering_after_lost_commit", account=self._ledger.account, attempt=self._failures)
+        await self._recover()
+        self._failures = 0
+        return True

@@ -78,6 +78,8 @@ class OrderLookup:
         return False
 
     def _is_in_doubt(self, order: Order) -> bool:
+        if order.status.is_terminal:
+            return False
         if order.status is OrderStatus.UNKNOWN:
             return True
         if order.status is OrderStatus.SUBMITTED:

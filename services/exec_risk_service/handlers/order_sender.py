@@ -55,7 +55,7 @@ class OrderSender:
         try:
             await self._ledger.apply(await self._gateway.cancel(ref_of(order)))
         except (ExchangeError, TransientError) as error:
-            log.info("cancel_refused", client_order_id=client_order_id, error=str(error))
+            log.info("cancel_not_confirmed", client_order_id=client_order_id, error=str(error))
             await self._look_up(order, str(error))
 
     async def _send(self, order: Order) -> None:
@@ -82,7 +82,7 @@ class OrderSender:
             return True
         try:
             await self._gateway.set_leverage(order.symbol, order.leverage)
-        except (ExchangeError, TransientError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever went wrong, the order itself was not sent
             await self._ledger.apply(ProvenAbsent(order.client_order_id, f"leverage was not set: {error}"))
             return False
         self._leverage[order.symbol] = order.leverage

@@ -39,7 +39,8 @@ class PositionMonitor:
             case CashChanged():
                 await self._reconciler.fetch_payments()
             case OrderReport():
-                await self._reconciler.recognise(report)
+                if report.fill is not None:
+                    await self._reconciler.recognise(report)
                 await self._ledger.apply(report)
             case _:
                 await self._ledger.apply(report)

@@ -77,7 +77,8 @@ STATEMENTS = (
         UNIQUE (account, cause_event_id, leg, sequence)
     )
     """,
-    "CREATE INDEX order_intent_unsettled ON exec_risk.order_intent (account) WHERE NOT settled",
+    "CREATE INDEX order_intent_unfinished ON exec_risk.order_intent (account)"
+    " WHERE NOT settled OR reported_filled > filled_quantity",
     "CREATE INDEX order_intent_newest ON exec_risk.order_intent (account, created_step DESC)",
     """
     CREATE TABLE exec_risk.fill (
