@@ -247,7 +247,8 @@ class RpcServer:
             return _error(error_code(error), str(error))
         except Exception as error:
             if isinstance(error, TimeoutError) and limit.expired():
-                return _error("DEADLINE_EXCEEDED", f"{request.command} took longer than the caller waits")
+                message = f"{request.command} took longer than the caller waits"
+                return RPCResponse("TIMEOUT", error_code="DEADLINE_EXCEEDED", error_message=message)
             log.exception("rpc_handler_failed", command=request.command, request_id=request.request_id)
             return _error("INTERNAL_ERROR", f"{request.command} failed inside {self._service}; its log says why")
 

@@ -34,7 +34,8 @@ from shared.postgres.migrate import migrate
 from shared.postgres.pool import PostgresPool
 from shared.trading.orders import Side
 from shared.trading.positions import Fill
-from tests.support.exec_risk_desk import ACCOUNT, NORMAL, WALL, assert_sound, desk_on
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import ACCOUNT, NORMAL, WALL, desk_on
 from tests.support.markets import BTC, START, Prices, flat
 
 OpenJournal = Callable[[], OrderJournal]

@@ -15,7 +15,8 @@ from shared.clock import ManualClock, SystemClock
 from shared.postgres.migrate import migrate
 from shared.postgres.pool import PostgresPool
 from tests.support.crashes import Crash, CrashClock, CrashingJournal, CrashingVenue
-from tests.support.exec_risk_desk import Desk, assert_sound
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk
 from tests.support.markets import START, Prices, WrittenSource, flat
 
 PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 30)]

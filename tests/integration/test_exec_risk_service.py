@@ -32,7 +32,7 @@ from shared.rpc.redis_transport import RedisRpcTransport
 from shared.trading.orders import OrderType
 from tests.support.eventually import eventually
 from tests.support.exchanges import RunningExchange, paper_exchange
-from tests.support.exec_risk_desk import assert_one_tree_per_trace
+from tests.support.exec_risk_checks import assert_one_tree_per_trace
 from tests.support.markets import BTC, START, Prices, WrittenSource, flat
 
 PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 600)]

@@ -16,7 +16,8 @@ from services.exec_risk_service.domain.reports import OrderReport, Reconnected, 
 from shared.clock import ManualClock
 from shared.errors import ConnectionLostError, OrderRejectedError, OutcomeUnknownError
 from shared.trading.orders import OrderType, Side
-from tests.support.exec_risk_desk import Desk, FaultyVenue, assert_sound, refolded
+from tests.support.exec_risk_checks import assert_sound, refolded
+from tests.support.exec_risk_desk import Desk, FaultyVenue
 from tests.support.markets import START
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")

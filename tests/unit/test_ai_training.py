@@ -21,13 +21,13 @@ from shared.errors import InvalidInputError
 from tests.support.ai_market import NOON, RULE, MemoryHistory, trained, walk
 
 PLAN = TrainingPlan(("BTCUSDT", "ETHUSDT"), "1m", RULE, 700, 400, 3)
-RNG = np.random.default_rng(11)
 
 
 def made_up(rows: int, skill: float) -> Dataset:
     """Return rows one minute apart whose first feature tells ``skill`` times as much as chance does."""
-    features = RNG.normal(0, 1, (rows, len(FEATURE_NAMES)))
-    went_up = RNG.random(rows) < 1 / (1 + np.exp(-skill * features[:, 0]))
+    rng = np.random.default_rng(11)  # of its own: tests run in any order
+    features = rng.normal(0, 1, (rows, len(FEATURE_NAMES)))
+    went_up = rng.random(rows) < 1 / (1 + np.exp(-skill * features[:, 0]))
     opened = np.arange(rows, dtype=np.int64) * 60_000
     return Dataset(features, went_up, np.where(went_up, 1.0, -1.0), np.ones(rows), opened, opened + 300_000)
 
@@ -77,7 +77,7 @@ def test_labels_that_were_shuffled_teach_nothing() -> None:
     """A leak from the label into the features, or over the edge of a fold, would show here."""
     candles = {"BTCUSDT": walk(2_500, seed=5, memory=0.5)}
     data = build_dataset(candles, RULE)
-    shuffled = dataclasses.replace(data, went_up=RNG.permutation(data.went_up))
+    shuffled = dataclasses.replace(data, went_up=np.random.default_rng(12).permutation(data.went_up))
 
     assert train_lightgbm(data, seed=1).metrics["auc"] > 0.6
     assert abs(train_lightgbm(shuffled, seed=1).metrics["auc"] - 0.5) < 0.05

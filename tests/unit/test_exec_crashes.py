@@ -10,7 +10,8 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from services.exec_risk_service.adapters.memory_journal import MemoryJournal, MemoryStore
 from shared.clock import ManualClock
 from tests.support.crashes import Crash, CrashClock, CrashingJournal, CrashingVenue
-from tests.support.exec_risk_desk import Desk, assert_sound
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk
 from tests.support.markets import BTC, START, Prices, WrittenSource, flat
 
 PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 30)]

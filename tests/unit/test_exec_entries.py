@@ -12,7 +12,8 @@ from services.exec_risk_service.domain.rules import Rules
 from shared.errors import ConnectionLostError, OrderRejectedError
 from shared.trading.orders import OrderStatus
 from shared.trading.policy import DEFAULT_POLICIES, FALLBACK_POLICY_STATE, Fraction, PolicyState, RiskMode
-from tests.support.exec_risk_desk import Desk, FixedPolicy, assert_sound, desk_on, started_desk
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk, FixedPolicy, desk_on, started_desk
 from tests.support.markets import BTC, flat
 
 

@@ -13,7 +13,8 @@ from services.exec_risk_service.domain.step import Step
 from services.exec_risk_service.handlers.maintenance import Maintenance
 from services.exec_risk_service.ports import Commit, OrderJournal, StoredFact
 from shared.errors import ConnectionLostError
-from tests.support.exec_risk_desk import Desk, assert_sound, desk_on, started_desk
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk, desk_on, started_desk
 from tests.support.markets import BTC, flat
 
 

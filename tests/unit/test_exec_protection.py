@@ -13,7 +13,8 @@ from services.exec_risk_service.domain.rules import Rules
 from shared.errors import OrderRejectedError, OutcomeUnknownError
 from shared.trading.orders import OrderStatus, OrderType, Side
 from shared.trading.positions import Fill
-from tests.support.exec_risk_desk import Desk, assert_sound, started_desk
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk, started_desk
 from tests.support.markets import BTC, Prices, flat, market
 
 FALL: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 10)]

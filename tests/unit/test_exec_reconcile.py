@@ -13,7 +13,8 @@ from services.exec_risk_service.domain.orders import Leg
 from services.exec_risk_service.domain.reports import CashChanged, OrderReport, Reconnected
 from shared.errors import ConfigurationError, ConnectionLostError, OrderRejectedError
 from shared.trading.orders import OrderStatus, Side
-from tests.support.exec_risk_desk import Desk, assert_sound, desk_on, started_desk
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk, desk_on, started_desk
 from tests.support.markets import BTC, START, Prices, flat, limit, market, stop
 
 FALL: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 10)]

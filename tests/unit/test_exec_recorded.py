@@ -11,7 +11,8 @@ from services.exec_risk_service.domain.recorded import recorded_inputs
 from shared.errors import InvalidInputError, OrderRejectedError, OutcomeUnknownError
 from shared.events.codec import decode, encode
 from shared.events.envelope import Event
-from tests.support.exec_risk_desk import Desk, desk_on, refolded
+from tests.support.exec_risk_checks import refolded
+from tests.support.exec_risk_desk import Desk, desk_on
 from tests.support.markets import Prices, flat
 
 PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 30)]

@@ -12,7 +12,8 @@ from services.exec_risk_service.domain.reports import OrderReport, VenueReport
 from services.exec_risk_service.ports import OrderRef
 from shared.errors import ConnectionLostError, OutcomeUnknownError
 from shared.trading.orders import OrderStatus, OrderType
-from tests.support.exec_risk_desk import Desk, assert_sound, started_desk
+from tests.support.exec_risk_checks import assert_sound
+from tests.support.exec_risk_desk import Desk, started_desk
 from tests.support.markets import BTC, flat
 
 LOST = OutcomeUnknownError("POST /fapi/v1/order: HTTP 503, code -1007, Timeout", code=-1007, http_status=503)
