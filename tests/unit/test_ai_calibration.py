@@ -8,15 +8,18 @@ import pytest
 from services.ai_service.domain.calibration import MIN_SLOPE, Calibration, fit_calibration
 from shared.errors import InvalidInputError
 
-RNG = np.random.default_rng(3)
+
+def rng(seed: int) -> np.random.Generator:
+    """Return a generator of its own for each draw: tests run in any order."""
+    return np.random.default_rng(seed)
 
 
 def outcomes_of(log_odds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    return RNG.random(len(log_odds)) < 1 / (1 + np.exp(-log_odds))
+    return rng(1).random(len(log_odds)) < 1 / (1 + np.exp(-log_odds))
 
 
 def test_an_overconfident_model_is_taken_back_to_what_it_knows() -> None:
-    truth = RNG.normal(0, 0.4, 40_000)
+    truth = rng(2).normal(0, 0.4, 40_000)
 
     calibration = fit_calibration(truth * 4, outcomes_of(truth))
 
@@ -25,28 +28,28 @@ def test_an_overconfident_model_is_taken_back_to_what_it_knows() -> None:
 
 
 def test_a_model_without_skill_says_one_half() -> None:
-    scores = RNG.normal(0, 1, 5_000)
+    scores = rng(3).normal(0, 1, 5_000)
 
-    calibration = fit_calibration(scores, RNG.random(5_000) < 0.5)
+    calibration = fit_calibration(scores, rng(4).random(5_000) < 0.5)
 
     assert calibration.slope <= MIN_SLOPE + 0.05
     assert calibration.probability(1.0) == pytest.approx(0.5, abs=0.03)
 
 
 def test_a_model_that_is_wrong_more_often_than_not_is_not_turned_round() -> None:
-    truth = RNG.normal(0, 1, 5_000)
+    truth = rng(5).normal(0, 1, 5_000)
 
     assert fit_calibration(-truth, outcomes_of(truth)).slope == MIN_SLOPE
 
 
 def test_a_timid_model_is_not_made_bolder() -> None:
-    truth = RNG.normal(0, 1, 5_000)
+    truth = rng(6).normal(0, 1, 5_000)
 
     assert fit_calibration(truth / 5, outcomes_of(truth)).slope == 1.0
 
 
 def test_the_drift_of_the_training_weeks_is_not_foretold() -> None:
-    scores = RNG.normal(0.7, 0.5, 5_000)
+    scores = rng(7).normal(0.7, 0.5, 5_000)
 
     calibration = fit_calibration(scores, outcomes_of(scores))
 
