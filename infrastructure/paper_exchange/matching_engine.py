@@ -364,6 +364,10 @@ class MatchingEngine:
         market = self._market(symbol)
         return market.levels(Side.SELL, count), market.levels(Side.BUY, count)
 
+    def first_open(self, symbol: str) -> datetime:
+        """Return the open time of the oldest candle of ``symbol``."""
+        return self._source.first_open(self._market(symbol).contract.symbol)
+
     def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> list[Candle]:
         """Return candles with ``start <= open_time < end`` up to now; the last one may still be forming.
 

@@ -68,6 +68,8 @@ def klines(exchange: LiveExchange, parameters: Parameters) -> list[list[Any]]:
     present = exchange.engine.now + length
     after_end = min(end + timedelta(milliseconds=1), present) if end else present
     if start is not None:
+        # As Binance does: a start before the listing means the oldest candles, not an empty window.
+        start = max(start, exchange.engine.first_open(symbol))
         candles = exchange.engine.candles(symbol, interval, start, min(after_end, start + length * (limit + 1)))[:limit]
     else:
         candles = exchange.engine.candles(symbol, interval, after_end - length * (limit + 1), after_end)[-limit:]

@@ -135,6 +135,16 @@ async def test_klines_by_time_and_depth_around_the_price(exchange: RunningExchan
     assert bids[0] < asks[0]
 
 
+async def test_klines_that_start_before_the_listing_begin_with_the_oldest() -> None:
+    long_ago = round(START.timestamp() * 1000) - 10_000 * 60_000
+    async with paper_exchange(WrittenSource([(100, 100, 100, 100)] * 10, history=5)) as running:
+        query = urlencode({"symbol": BTC, "interval": "1m", "startTime": long_ago, "limit": 3})
+        rows = (await ask(running, "GET", "/fapi/v1/klines", query)).json()
+
+    opened = round(START.timestamp() * 1000) - 5 * 60_000
+    assert [row[0] for row in rows] == [opened, opened + 60_000, opened + 120_000]
+
+
 async def test_every_closed_candle_is_streamed_exactly_once_at_high_speed() -> None:
     async with paper_exchange(rate=3000.0, symbols=(BTC,)) as fast:
         stream = f"{BTC.lower()}@kline_1m"
