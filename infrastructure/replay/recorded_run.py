@@ -36,7 +36,7 @@ class RecordedRun:
 
 
 def replay_recording(
-    events: Iterable[Event[Any]], *, instruments: Mapping[str, Instrument], rules: Rules | None = None
+    events: Iterable[Event[Any]], *, instruments: Mapping[str, Instrument], rules: Rules
 ) -> RecordedRun:
     """Fold the inputs that ``events`` recorded into a fresh book.
 
@@ -55,7 +55,7 @@ def replay_recording(
     for recorded in inputs:
         # Steps that told nobody (a confirmed trade id) are not recorded; they only move the counter.
         book = replace(book, step=recorded.step - 1)
-        step = decide(book, recorded.item, _context(recorded, instruments, rules or Rules()))
+        step = decide(book, recorded.item, _context(recorded, instruments, rules))
         if step is None:
             raise InvalidInputError(
                 f"replay left the recording at step {recorded.step}: {type(recorded.item).__name__} changed nothing "

@@ -20,7 +20,7 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.replay.recorded_run import replay_recording
 from infrastructure.replay.recording import read_recording, write_recording
 from infrastructure.replay.runner import ReplayReport, replay
-from infrastructure.replay.suite import ReplaySettings
+from infrastructure.replay.suite import ReplaySettings, rules_for
 from infrastructure.supervisor.market_start import market_start
 from infrastructure.supervisor.paper_run import RunOptions
 from services.ai_service.ports import TrainingProgress
@@ -84,6 +84,7 @@ def replay_events(options: RunOptions, recording: Path, *, start: datetime | Non
     run = replay_recording(
         events,
         instruments={symbol: engine.contract(symbol).instrument for symbol in engine.symbols},
+        rules=rules_for(options.timeframe),
     )
     intents = [intent_json(order) for order in run.intents]
     if as_json:

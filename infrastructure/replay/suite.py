@@ -22,6 +22,7 @@ from services.analytics_os_service.app import AnalyticsOs
 from services.analytics_os_service.app import assemble as assemble_analytics
 from services.exec_risk_service.app import ExecRisk
 from services.exec_risk_service.app import assemble as assemble_exec_risk
+from services.exec_risk_service.config import ExecRiskSettings
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.handlers.lanes import InlineLanes
 from shared.bus.consumer import ConsumerOptions
@@ -39,6 +40,15 @@ AI = "ai-service"
 EXEC_RISK = "exec-risk-service"
 ANALYTICS = "analytics-os-service"
 SERVICES = (AI, EXEC_RISK, ANALYTICS)
+
+
+def rules_for(timeframe: str) -> Rules:
+    """Return the limits that a live exec-risk has in this environment; holding times count in candles."""
+    # The servers are never opened: bus and journal are in memory.
+    settings = ExecRiskSettings(
+        redis_url="redis://127.0.0.1:6379/0", postgres_url="postgresql://127.0.0.1/none", qt_timeframe=timeframe
+    )
+    return settings.rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +120,7 @@ class ReplaySuite:
         self.exec_risk: ExecRisk = assemble_exec_risk(
             account=f"{TradingMode.PAPER}:{RUN_ID}",
             symbols=settings.symbols,
-            rules=rules or Rules(),
+            rules=rules or rules_for(settings.timeframe),
             bus=self._exec_bus,
             rpc=None,
             policy=self._policies[1],

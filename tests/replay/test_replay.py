@@ -14,7 +14,7 @@ from infrastructure.replay.recorded_run import replay_recording
 from infrastructure.replay.recording import read_recording, write_recording
 from infrastructure.replay.runner import Replayed, replay
 from infrastructure.replay.session import intent_json
-from infrastructure.replay.suite import ReplaySettings
+from infrastructure.replay.suite import ReplaySettings, rules_for
 from infrastructure.supervisor.market_start import market_start
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError, DecodeError, InvalidInputError
@@ -76,7 +76,9 @@ async def test_the_recording_of_a_run_gives_its_intents_again(folder: Path, stat
     engine = MatchingEngine(open_source(str(folder), SYMBOLS, "1m"), start=start_of(folder))
 
     again = replay_recording(
-        read_recording(file), instruments={symbol: engine.contract(symbol).instrument for symbol in SYMBOLS}
+        read_recording(file),
+        instruments={symbol: engine.contract(symbol).instrument for symbol in SYMBOLS},
+        rules=rules_for("1m"),
     )
 
     assert len(again.intents) >= 10
@@ -101,7 +103,7 @@ async def test_a_recording_without_its_beginning_is_refused(folder: Path, state_
     late = run.events[len(run.events) // 2 :]
 
     with pytest.raises(InvalidInputError, match=r"is not among the recorded events|must cover the run"):
-        replay_recording(late, instruments={})
+        replay_recording(late, instruments={}, rules=rules_for("1m"))
 
 
 def test_a_damaged_recording_names_the_line(tmp_path: Path) -> None:
