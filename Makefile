@@ -18,7 +18,7 @@ LOCK := infrastructure/requirements.lock
 INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help setup run test test-long check fmt docs lock clean
+.PHONY: help setup run test test-long check fmt bench docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | column -t -s '|'
@@ -40,7 +40,7 @@ run: $(INSTALLED) ## Start everything for paper trading; Ctrl-C stops it
 	@exec $(BIN)/quantum-trader up $(ARGS)
 
 test: $(INSTALLED) ## Run the tests that a fresh machine can run in minutes
-	$(BIN)/python -m pytest -m "not long" $(ARGS)
+	$(BIN)/python -m pytest -m "not long" --numprocesses 2 --dist loadgroup $(ARGS)
 
 test-long: $(INSTALLED) ## Run the tests that take long
 	$(BIN)/python -m pytest -m long $(ARGS)
@@ -55,8 +55,12 @@ fmt: $(INSTALLED) ## Format and mend what a machine can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: $(INSTALLED) ## Measure speed, each figure beside a rival
+	$(BIN)/quantum-trader bench $(ARGS)
+
 docs: $(INSTALLED) ## Write the generated pages of docs/ again
 	$(BIN)/python -m infrastructure.docs.events_page
+	$(BIN)/python -m infrastructure.docs.metrics_page
 
 lock: $(INSTALLED) ## Resolve the dependencies of pyproject.toml into the lock file
 	$(PIP) install --quiet uv

@@ -6,7 +6,8 @@ QuantumTraderError
 ├── TransientError               trying again later can help
 │   ├── ConnectionLostError      Redis, PostgreSQL or the exchange cannot be reached
 │   ├── DeadlineExceededError    an answer did not come in time (exit code 5)
-│   └── OverloadedError          the bound on concurrent work is reached
+│   ├── OverloadedError          the bound on concurrent work is reached
+│   └── BufferFullError          the disk buffer cannot keep an event: its disk or its limit is full
 ├── PermanentError               trying again cannot help
 │   ├── DecodeError              bytes that are no event or no message; keeps the bytes
 │   ├── InvalidInputError        a value from outside breaks a rule
@@ -51,6 +52,10 @@ class DeadlineExceededError(TransientError):
 
 class OverloadedError(TransientError):
     """The bound on concurrent work is reached."""
+
+
+class BufferFullError(TransientError):
+    """The disk buffer cannot keep what it was given: its disk is full or fails, or its limit is reached."""
 
 
 class PermanentError(QuantumTraderError):

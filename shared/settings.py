@@ -19,12 +19,16 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from shared.backoff import Backoff
 from shared.clock import Clock, ClockOrigin, ScaledClock, SystemClock
 from shared.errors import ConfigurationError, InvalidInputError
+from shared.redis_topology import parse_redis_url, secrets_of, sentinel_url
 from shared.trading.instruments import timeframe_duration, venue_symbol
 
 #: What ``QT_LIVE_CONFIRM`` must say before real money is traded.
 LIVE_CONFIRMATION = "I-understand"
+#: Shortest key of RPC; a shorter one could be guessed.
+MIN_RPC_KEY_BYTES = 32
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 S = TypeVar("S", bound="ServiceSettings")
@@ -39,7 +43,11 @@ class TradingMode(StrEnum):
 
 
 def _redis_url(url: str) -> str:
-    return _url_of_scheme(url, ("redis", "rediss", "unix"), "redis://127.0.0.1:6379/0")
+    try:
+        parse_redis_url(url)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+    return url
 
 
 def _postgres_url(url: str) -> str:
@@ -68,7 +76,14 @@ class ServiceSettings(BaseSettings):
     A field ``redis_url`` is read from ``REDIS_URL``, or from the file that ``REDIS_URL_FILE`` names.
 
     Attributes:
-        redis_url: Bus, RPC and policy.
+        redis_url: Bus, RPC and policy: one server, a master behind Sentinel, or a cluster.
+        redis_sentinel_hosts: Sentinels, ``host:port,host:port``, that know the master; then only credentials, database
+            and options of ``REDIS_URL`` count.
+        redis_sentinel_master: What the sentinels call the master.
+        redis_sentinel_password: What the sentinels want.
+        redis_max_retries: Tries at the start after the first one.
+        redis_retry_base_seconds: Wait before the second try; it doubles from try to try, with jitter.
+        redis_retry_cap_seconds: Longest wait between two tries.
         log_level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
         trading_mode: paper, testnet or live.
         qt_live_confirm: Must be ``I-understand`` when ``trading_mode`` is live.
@@ -79,9 +94,15 @@ class ServiceSettings(BaseSettings):
         exchange_url: Base URL of the paper exchange; only used in paper mode.
         binance_api_key: Key of the exchange account.
         binance_api_secret: Its secret.
+        qt_rpc_key: Signs RPC, at least 32 bytes; the same for all services of an installation. None takes requests from
+            everybody who can reach Redis.
         heartbeat_interval_seconds: Time between two ``service.heartbeat``.
         host: Address to listen on, ``QT_HOST``.
         port: Port to listen on, ``QT_PORT`` or ``PORT``.
+        disk_buffer_mb: Most that facts may take on disk while Redis is away, MiB.
+        otel_exporter_otlp_endpoint: Collector of traces, for example ``http://127.0.0.1:4318``; None sends none.
+        otel_exporter_otlp_headers: What the collector wants to see, ``name=value,name=value``.
+        otel_traces_sampler_arg: Share of the traces that is sent, 0 to 1.
         state_dir: Folder of models and snapshot files, ``QT_STATE_DIR``.
     """
 
@@ -96,6 +117,12 @@ class ServiceSettings(BaseSettings):
     )
 
     redis_url: RedisUrl
+    redis_sentinel_hosts: str = ""
+    redis_sentinel_master: str = Field(default="mymaster", min_length=1)
+    redis_sentinel_password: SecretStr = SecretStr("")
+    redis_max_retries: int = Field(default=10, ge=0)
+    redis_retry_base_seconds: float = Field(default=1.0, gt=0)
+    redis_retry_cap_seconds: float = Field(default=30.0, gt=0)
     log_level: str = "INFO"
     trading_mode: TradingMode = TradingMode.PAPER
     qt_live_confirm: str = ""
@@ -106,10 +133,32 @@ class ServiceSettings(BaseSettings):
     exchange_url: HttpUrl = "http://127.0.0.1:8100"
     binance_api_key: str = Field(default="paper", repr=False)
     binance_api_secret: SecretStr = SecretStr("paper")
+    qt_rpc_key: SecretStr | None = Field(default=None, repr=False)
     heartbeat_interval_seconds: float = Field(default=5.0, gt=0)
     host: str = Field(default="127.0.0.1", validation_alias=AliasChoices("qt_host"))
     port: int = Field(ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
+    otel_exporter_otlp_endpoint: str | None = None
+    otel_exporter_otlp_headers: SecretStr = SecretStr("")
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
+    disk_buffer_mb: int = Field(default=256, ge=1)
     state_dir: Path = Field(default=Path("var"), validation_alias=AliasChoices("qt_state_dir"))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _master_behind_sentinels(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not values.get("redis_sentinel_hosts"):
+            return values
+        password = values.get("redis_sentinel_password", "")
+        try:
+            url = sentinel_url(
+                values.get("redis_url", ""),
+                hosts=values["redis_sentinel_hosts"],
+                master_name=values.get("redis_sentinel_master", cls.model_fields["redis_sentinel_master"].default),
+                sentinel_password=password.get_secret_value() if isinstance(password, SecretStr) else password,
+            )
+        except InvalidInputError as error:
+            raise ValueError(str(error)) from error
+        return {**values, "redis_url": url}
 
     @field_validator("log_level")
     @classmethod
@@ -117,6 +166,13 @@ class ServiceSettings(BaseSettings):
         if level.upper() not in _LOG_LEVELS:
             raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
         return level.upper()
+
+    @field_validator("qt_rpc_key")
+    @classmethod
+    def _key_that_cannot_be_guessed(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value().encode()) < MIN_RPC_KEY_BYTES:
+            raise ValueError(f"must have at least {MIN_RPC_KEY_BYTES} bytes")
+        return key
 
     @field_validator("qt_symbols", mode="before")
     @classmethod
@@ -147,15 +203,30 @@ class ServiceSettings(BaseSettings):
             raise ValueError(f"TRADING_MODE=live trades real money and also needs QT_LIVE_CONFIRM={LIVE_CONFIRMATION}")
         return self
 
+    @property
+    def disk_buffer_bytes(self) -> int:
+        """Most that facts may take on disk while Redis is away."""
+        return self.disk_buffer_mb * 1024 * 1024
+
+    def disk_buffer_file(self, service: str) -> Path:
+        """Return where ``service`` keeps events while Redis is away: apart for every mode and run."""
+        return self.state_dir / "bus" / self.trading_mode / self.qt_run_id / f"{service}.sqlite"
+
+    @property
+    def redis_backoff(self) -> Backoff:
+        """Delays between tries to reach Redis, spread so that not all processes come back in the same moment."""
+        return Backoff(base_seconds=self.redis_retry_base_seconds, cap_seconds=self.redis_retry_cap_seconds, jitter=0.5)
+
     def secret_values(self) -> tuple[str, ...]:
         """Return every secret among the settings, for the log filter: secret fields, the key, passwords in URLs."""
-        found = [self.binance_api_key]
+        headers = self.otel_exporter_otlp_headers.get_secret_value().split(",")
+        found = [self.binance_api_key, *(unquote(header.partition("=")[2]) for header in headers)]
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr):
                 found.append(value.get_secret_value())
             elif isinstance(value, str) and "://" in value:
-                found.append(unquote(urlsplit(value).password or ""))
+                found.extend(secrets_of(value))
         return tuple(value for value in found if value)
 
     @classmethod

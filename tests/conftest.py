@@ -17,9 +17,16 @@ import redis
 
 from infrastructure.embedded.postgres_server import EmbeddedPostgres
 from infrastructure.embedded.redis_server import EmbeddedRedis
+from tests.support.eventually import eventually
+from tests.support.redis_cluster import RedisClusterServers
 
 _REDIS_DATABASES = 16
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole runs, which wait most: one worker does them while the other does the rest."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/e2e/"))
 
 
 @pytest.fixture(scope="session")
@@ -57,6 +64,28 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
 
 
 @pytest.fixture(scope="session")
+def redis_cluster_servers(server_folder: Path) -> Iterator[RedisClusterServers]:
+    """A running Redis Cluster of three masters for the whole test run; tests take ``redis_cluster``."""
+    servers = RedisClusterServers(server_folder / "cluster")
+    _in_own_loop(servers.start())
+    yield servers
+    _in_own_loop(servers.stop())
+
+
+@pytest.fixture
+def redis_cluster(redis_cluster_servers: RedisClusterServers) -> RedisClusterServers:
+    """The running Redis Cluster, empty; a test may move slots, and must leave every node alive."""
+    redis_cluster_servers.clear()
+    return redis_cluster_servers
+
+
+@pytest.fixture
+def redis_cluster_url(redis_cluster: RedisClusterServers) -> str:
+    """URL of the running Redis Cluster, empty."""
+    return redis_cluster.url
+
+
+@pytest.fixture(scope="session")
 def postgres_server(server_folder: Path) -> Iterator[EmbeddedPostgres]:
     """A running PostgreSQL for the whole test run; tests take ``database_url``."""
     server = EmbeddedPostgres(server_folder / "postgres", durable=False)
@@ -77,7 +106,15 @@ async def database_url(postgres_url: str) -> AsyncIterator[str]:
     name = f"test_{next(_numbers)}"
     await _run_sql(postgres_url, f"CREATE DATABASE {name}")
     yield f"{postgres_url.rpartition('/')[0]}/{name}"
-    await _run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def is_dropped() -> bool:
+        try:
+            await _run_sql(postgres_url, f"DROP DATABASE {name} WITH (FORCE)")
+        except asyncpg.InsufficientPrivilegeError:
+            return False  # autovacuum is at work in it, and only a superuser may end that
+        return True
+
+    await eventually(is_dropped, what="the database dropped")
 
 
 def _in_own_loop(work: Coroutine[Any, Any, object]) -> None:

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from infrastructure.cli import exit_codes
+from infrastructure.cli.event_replay import replay_events
 from infrastructure.cli.options import JsonOption, StateDirOption, state_dir_from
 
 if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
     from infrastructure.cli.event_listing import EventListing
 
 
+events_app = typer.Typer(no_args_is_help=False)
+
+
+@events_app.callback(invoke_without_command=True)
 def events(
+    context: typer.Context,
     *,
     trace: Annotated[str | None, typer.Option(help="Only events of this trace, whole and in causal order.")] = None,
     event_type: Annotated[
@@ -31,6 +37,8 @@ def events(
 
     Reads the database of the running system, else POSTGRES_URL, else starts the embedded one for the time of the query.
     """
+    if context.invoked_subcommand is not None:
+        return
     from infrastructure.cli.event_listing import EventListing
     from shared.errors import InvalidInputError
     from shared.trading.instruments import venue_symbol
@@ -57,3 +65,6 @@ async def _show(listing: EventListing, state_dir: Path, *, json: bool) -> None:
     clock = SystemClock()
     async with open_archive(state_dir, clock=clock) as archive:
         await show_events(listing, archive, clock=clock, json=json)
+
+
+events_app.command("replay")(replay_events)

@@ -15,10 +15,13 @@ from pathlib import Path
 import typer
 
 from infrastructure.cli import exit_codes
+from infrastructure.cli.bench import bench
+from infrastructure.cli.dlq import dlq_app
 from infrastructure.cli.doctor import doctor
-from infrastructure.cli.events import events
+from infrastructure.cli.events import events_app
 from infrastructure.cli.exchange import exchange
 from infrastructure.cli.output import write_error, write_line
+from infrastructure.cli.policy import policy_app
 from infrastructure.cli.status import status
 from infrastructure.cli.up import up
 from shared.errors import QuantumTraderError
@@ -34,8 +37,11 @@ app = typer.Typer(
 app.command("up")(up)
 app.command("status")(status)
 app.command("doctor")(doctor)
-app.command("events")(events)
 app.command("exchange")(exchange)
+app.command("bench")(bench)
+app.add_typer(events_app, name="events")
+app.add_typer(policy_app, name="policy")
+app.add_typer(dlq_app, name="dlq")
 _REPLAY = "infrastructure.replay.command"
 if find_spec(_REPLAY) is not None:
     app.command("replay")(import_module(_REPLAY).replay)

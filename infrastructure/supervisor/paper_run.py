@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from infrastructure.embedded.postgres_server import EmbeddedPostgres
 from infrastructure.embedded.redis_server import EmbeddedRedis
+from infrastructure.supervisor.api_token import API_TOKEN, api_token_file
 from infrastructure.supervisor.environment import configured
 from infrastructure.supervisor.http_client import LocalHttp
 from infrastructure.supervisor.plan import Launch, Program, Running
@@ -98,6 +100,7 @@ class PaperRun:
         self._environment = environment
         self._clock = clock
         self._http = http
+        self._rpc_key = secrets.token_hex(32)
         self._redis = None if configured("REDIS_URL", environment) else EmbeddedRedis(directory.redis)
         self._postgres = (
             None if configured("POSTGRES_URL", environment) else EmbeddedPostgres(options.state_dir / "postgres")
@@ -204,6 +207,10 @@ class PaperRun:
             "QT_STATE_DIR": str(options.state_dir.absolute()),
             "QT_PORT": str(port),
         }
+        if configured("QT_RPC_KEY", self._environment) is None:
+            told["QT_RPC_KEY"] = self._rpc_key
+        if name == ANALYTICS and configured(API_TOKEN, self._environment) is None:
+            told[f"{API_TOKEN}_FILE"] = str(api_token_file(self.directory.path))
         # NAME_FILE beside NAME is refused by the services, and what is told here wins.
         inherited = {key: value for key, value in self._environment.items() if key.removesuffix("_FILE") not in told}
         return {**inherited, **told}

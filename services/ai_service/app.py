@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from dataclasses import dataclass
 
@@ -25,10 +26,15 @@ from services.ai_service.ports import CandleHistory, CandleStream, FeedCursor, M
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
 from shared.clock import Clock, SystemClock
+from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import NotRunningError
 from shared.exchange.client import create_exchange
 from shared.health.checks import DependencyCheck, HealthMonitor
+from shared.health.consuming import consumer_check, storage_check
+from shared.health.dependencies import http_check, redis_check
+from shared.health.event_loop import EventLoopLag, event_loop_check
 from shared.health.heartbeat import Heartbeat
+from shared.health.resources import Resources, resource_check
 from shared.health.routes import create_service_api
 from shared.ids import RandomIds
 from shared.policy.redis_store import RedisPolicyStore
@@ -37,9 +43,11 @@ from shared.policy.store import PolicyStore
 from shared.redis_connection import RedisConnection
 from shared.rpc.redis_transport import RedisRpcTransport
 from shared.rpc.server import RpcServer
+from shared.rpc.signing import signer_of
 from shared.service import Service
 from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.spans import create_spans
 
 #: A symbol that lacks this many closed candles degrades the service; one is missing for a moment at every close.
 _CANDLES_BEHIND = 3
@@ -196,18 +204,52 @@ def create_app(settings: AiServiceSettings) -> FastAPI:
     market_clock = market_clock_of(settings)
     metrics = Metrics(SERVICE, clock)
     instance = f"{socket.gethostname()}-{settings.port}"
-    redis = RedisConnection(settings.redis_url, clock=clock)
-    bus = RedisStreamsBus(
-        redis, service=SERVICE, instance=instance, clock=clock, ids=ids, market_clock=market_clock, metrics=metrics
+    rng = random.Random()  # noqa: S311 - spreads reconnects
+    redis = RedisConnection.from_settings(settings, clock=clock, rng=rng, metrics=metrics)
+    buffer = DiskBuffer(
+        settings.disk_buffer_file(SERVICE),
+        clock=clock,
+        service=SERVICE,
+        limit_bytes=settings.disk_buffer_bytes,
+        metrics=metrics,
     )
-    rpc = RpcServer(RedisRpcTransport(redis), service=SERVICE, instance=instance, clock=clock)
-    snapshot = PolicySnapshot(settings.state_dir / "policy" / f"{SERVICE}.json")
-    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot)
+    spans = create_spans(
+        SERVICE,
+        instance=instance,
+        clock=clock,
+        endpoint=settings.otel_exporter_otlp_endpoint,
+        headers=settings.otel_exporter_otlp_headers.get_secret_value(),
+        sample_ratio=settings.otel_traces_sampler_arg,
+    )
+    bus = RedisStreamsBus(
+        redis,
+        service=SERVICE,
+        instance=instance,
+        clock=clock,
+        ids=ids,
+        market_clock=market_clock,
+        metrics=metrics,
+        spans=spans,
+        buffer=buffer,
+    )
+    rpc = RpcServer(
+        RedisRpcTransport(redis),
+        service=SERVICE,
+        instance=instance,
+        clock=clock,
+        signer=signer_of(settings.qt_rpc_key),
+        metrics=metrics,
+        spans=spans,
+    )
+    # One folder per mode: what was tried on paper is nothing to begin with on real money.
+    snapshot = PolicySnapshot(settings.state_dir / "policy" / settings.trading_mode / f"{SERVICE}.json")
+    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot, bus=bus, metrics=metrics)
     client = create_exchange(
         settings.trading_mode.value,
         base_url=settings.exchange_url,
         api_key=settings.binance_api_key,
         secret=settings.binance_api_secret.get_secret_value(),
+        metrics=metrics,
     )
     exchange = ExchangeLink(client, clock)
     parts = assemble(
@@ -233,13 +275,18 @@ def create_app(settings: AiServiceSettings) -> FastAPI:
     )
     assert parts.feed is not None
     assert parts.first_training is not None
+    loop_lag = EventLoopLag(SERVICE, clock=clock, registry=metrics.registry)
     health = HealthMonitor(
         {
-            "redis": DependencyCheck(redis.ping, slow_ms=100),
+            "redis": redis_check(redis),
+            "eventbus": consumer_check(bus.progress, explained_by=("redis",)),
+            "disk-buffer": storage_check(lambda: buffer.alarm),
             # Without the exchange there are no candles, but a restart would not bring it back.
-            "exchange": DependencyCheck(exchange.ping, slow_ms=500, is_critical=False),
-            "model": DependencyCheck(parts.model_check, slow_ms=1, is_critical=False),
-            "market-data": DependencyCheck(parts.feed_check, slow_ms=1, is_critical=False),
+            "exchange": http_check(exchange),
+            "model": DependencyCheck(parts.model_check, is_critical=False),
+            "market-data": DependencyCheck(parts.feed_check, is_critical=False, explained_by=("redis", "exchange")),
+            "event-loop": event_loop_check(loop_lag),
+            "system": resource_check(Resources(settings.state_dir)),
         },
         clock=clock,
         modules=lambda: {"model": parts.shelf.state},
@@ -256,6 +303,19 @@ def create_app(settings: AiServiceSettings) -> FastAPI:
     # before the training: candles are news for the other services, too.
     service = Service(
         SERVICE,
-        [redis, exchange, policy, health, heartbeat, parts.keeper, bus, rpc, parts.feed, parts.first_training],
+        [
+            spans,
+            buffer,
+            redis,
+            heartbeat,
+            exchange,
+            policy,
+            parts.keeper,
+            bus,
+            rpc,
+            parts.feed,
+            parts.first_training,
+            loop_lag,
+        ],
     )
     return create_service_api("Quantum Trader ai-service", service, health, metrics=metrics, ids=ids)

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from ipaddress import ip_address
+from typing import Annotated
 
-from pydantic import AliasChoices, Field
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
 from services.analytics_os_service.domain.heartbeats import HeartbeatRule
 from shared.settings import PostgresUrl, ServiceSettings
 
 SERVICE = "analytics-os-service"
+_SHORTEST_TOKEN = 32
+#: A random token of that length has more; ``aaaa...`` and ``changeme-changeme-...`` do not.
+_FEWEST_CHARACTERS = 10
+
+
+def _api_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if len(text) < _SHORTEST_TOKEN or len(set(text)) < _FEWEST_CHARACTERS or not text.isascii() or " " in text:
+        raise ValueError(
+            f"must be a random secret of at least {_SHORTEST_TOKEN} ASCII characters without spaces, for example from: "
+            "openssl rand -hex 32"
+        )
+    return token
 
 
 class AnalyticsSettings(ServiceSettings):
@@ -20,6 +35,8 @@ class AnalyticsSettings(ServiceSettings):
         heartbeat_timeout_seconds: Silence of a service, wall seconds, after which it is reported missing.
         heartbeat_check_interval_seconds: Wall time between two looks at the heartbeat table.
         heartbeat_grace_seconds: Wall time after our own start in which nobody is reported missing.
+        qt_api_token: What callers of the control endpoints must show; None keeps them closed.
+        qt_api_token_owner: Whose token it is, for the audit trail.
     """
 
     port: int = Field(default=8003, ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
@@ -27,6 +44,21 @@ class AnalyticsSettings(ServiceSettings):
     heartbeat_timeout_seconds: float = Field(default=15.0, gt=0)
     heartbeat_check_interval_seconds: float = Field(default=1.0, gt=0)
     heartbeat_grace_seconds: float = Field(default=30.0, ge=0)
+    qt_api_token: Annotated[SecretStr, AfterValidator(_api_token)] | None = Field(default=None, repr=False)
+    qt_api_token_owner: str = Field(default="operator", pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,31}$")
+
+    @property
+    def api_token(self) -> str | None:
+        """The token itself."""
+        return None if self.qt_api_token is None else self.qt_api_token.get_secret_value()
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this machine can reach the port."""
+        try:
+            return self.host == "localhost" or ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     @property
     def heartbeat_rule(self) -> HeartbeatRule:

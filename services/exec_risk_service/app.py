@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -36,10 +37,15 @@ from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
 from shared.clock import Clock, SystemClock
+from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import TransientError
 from shared.exchange.client import BinanceUsdm, create_exchange
-from shared.health.checks import DependencyCheck, HealthMonitor
+from shared.health.checks import HealthMonitor
+from shared.health.consuming import consumer_check, storage_check
+from shared.health.dependencies import http_check, postgres_check, redis_check
+from shared.health.event_loop import EventLoopLag, event_loop_check
 from shared.health.heartbeat import Heartbeat
+from shared.health.resources import Resources, resource_check
 from shared.health.routes import create_service_api
 from shared.ids import RandomIds
 from shared.policy.redis_store import RedisPolicyStore
@@ -50,9 +56,11 @@ from shared.postgres.pool import PostgresPool
 from shared.redis_connection import RedisConnection
 from shared.rpc.redis_transport import RedisRpcTransport
 from shared.rpc.server import RpcServer
+from shared.rpc.signing import signer_of
 from shared.service import Service
 from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.spans import NO_SPANS, Spans, create_spans
 
 MIGRATIONS = Path(__file__).parent / "adapters" / "migrations"
 SCHEMA = "exec_risk"
@@ -117,7 +125,9 @@ def assemble(
     clock: Clock,
     market_clock: Clock,
     wake_relay: Callable[[], Awaitable[None]] | None = None,
+    storage_alarm: Callable[[], str | None] = lambda: None,
     metrics: Metrics | None = None,
+    spans: Spans = NO_SPANS,
 ) -> ExecRisk:
     """Wire the service out of ports and subscribe its handlers; nothing is started.
 
@@ -134,7 +144,9 @@ def assemble(
         clock: Wall clock.
         market_clock: Market time.
         wake_relay: Tells a background task that events wait; None publishes them before each input returns.
+        storage_alarm: Tells why events could get lost; entries wait for that.
         metrics: Counters of the process.
+        spans: Shows each order.
     """
     relay = OutboxRelay(journal, bus)
 
@@ -149,11 +161,12 @@ def assemble(
         clock=clock,
         lanes=lanes,
         on_stored=wake_relay or publish_now,
+        storage_alarm=storage_alarm,
     )
     reconciler = Reconciler(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
     )
-    lanes.open(carrier(OrderSender(ledger, venue, metrics), reconciler))
+    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans), reconciler))
     handlers = Handlers(
         order_executor=OrderExecutor(ledger),
         position_monitor=PositionMonitor(ledger, reconciler),
@@ -178,19 +191,53 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     market_clock = market_clock_of(settings)
     metrics = Metrics(SERVICE, clock)
     instance = f"{socket.gethostname()}-{settings.port}"
-    redis = RedisConnection(settings.redis_url, clock=clock)
-    pool = PostgresPool(settings.postgres_url, clock=clock)
-    bus = RedisStreamsBus(
-        redis, service=SERVICE, instance=instance, clock=clock, ids=ids, market_clock=market_clock, metrics=metrics
+    rng = random.Random()  # noqa: S311 - spreads reconnects
+    redis = RedisConnection.from_settings(settings, clock=clock, rng=rng, metrics=metrics)
+    buffer = DiskBuffer(
+        settings.disk_buffer_file(SERVICE),
+        clock=clock,
+        service=SERVICE,
+        limit_bytes=settings.disk_buffer_bytes,
+        metrics=metrics,
     )
-    rpc = RpcServer(RedisRpcTransport(redis), service=SERVICE, instance=instance, clock=clock)
-    snapshot = PolicySnapshot(settings.state_dir / "policy" / f"{SERVICE}.json")
-    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot)
+    pool = PostgresPool(settings.postgres_url, clock=clock)
+    spans = create_spans(
+        SERVICE,
+        instance=instance,
+        clock=clock,
+        endpoint=settings.otel_exporter_otlp_endpoint,
+        headers=settings.otel_exporter_otlp_headers.get_secret_value(),
+        sample_ratio=settings.otel_traces_sampler_arg,
+    )
+    bus = RedisStreamsBus(
+        redis,
+        service=SERVICE,
+        instance=instance,
+        clock=clock,
+        ids=ids,
+        market_clock=market_clock,
+        metrics=metrics,
+        spans=spans,
+        buffer=buffer,
+    )
+    rpc = RpcServer(
+        RedisRpcTransport(redis),
+        service=SERVICE,
+        instance=instance,
+        clock=clock,
+        signer=signer_of(settings.qt_rpc_key),
+        metrics=metrics,
+        spans=spans,
+    )
+    # One folder per mode: what was tried on paper is nothing to begin with on real money.
+    snapshot = PolicySnapshot(settings.state_dir / "policy" / settings.trading_mode / f"{SERVICE}.json")
+    policy = RedisPolicyStore(redis, clock=clock, snapshot=snapshot, bus=bus, metrics=metrics)
     client = create_exchange(
         settings.trading_mode.value,
         base_url=settings.exchange_url,
         api_key=settings.binance_api_key,
         secret=settings.binance_api_secret.get_secret_value(),
+        metrics=metrics,
     )
     exchange, stream = _ExchangeLink(client, clock), CcxtReportStream(client)
     lanes, relay_task = BackgroundLanes(), RelayTask(clock)
@@ -207,7 +254,9 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         clock=clock,
         market_clock=market_clock,
         wake_relay=relay_task.wake,
+        storage_alarm=lambda: buffer.alarm,
         metrics=metrics,
+        spans=spans,
     )
     relay_task.open(parts.relay.drain)
 
@@ -223,12 +272,17 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         clock=clock,
         sweep_seconds=settings.position_check_interval_seconds,
     )
+    loop_lag = EventLoopLag(SERVICE, clock=clock, registry=metrics.registry)
     health = HealthMonitor(
         {
-            "redis": DependencyCheck(redis.ping, slow_ms=100),
-            "postgres": DependencyCheck(pool.ping, slow_ms=200),
+            "redis": redis_check(redis),
+            "postgres": postgres_check(pool),
+            "eventbus": consumer_check(bus.progress, explained_by=("redis", "postgres")),
+            "disk-buffer": storage_check(lambda: buffer.alarm),
             # Positions stay protected by the stops that rest there; a restart would not bring the exchange back.
-            "exchange": DependencyCheck(exchange.ping, slow_ms=500, is_critical=False),
+            "exchange": http_check(exchange),
+            "event-loop": event_loop_check(loop_lag),
+            "system": resource_check(Resources(settings.state_dir)),
         },
         clock=clock,
         modules=lambda: {"account": _account_line(parts.ledger)},
@@ -246,13 +300,14 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     service = Service(
         SERVICE,
         [
+            spans,
+            buffer,
             redis,
+            heartbeat,
             pool,
             SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
             exchange,
             policy,
-            health,
-            heartbeat,
             relay_task,
             lanes,
             stream,
@@ -261,6 +316,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
             rpc,
             bus,
+            loop_lag,
         ],
     )
     app = create_service_api(

@@ -6,15 +6,16 @@ there is a final verdict, ``_settle`` carries it out.
 
 Order: deliveries of one key (symbol, service, model; else the stream) are handled by this instance in the order in
 which they were read. One that waits for its next try holds back the later ones of its key, which may build on it, and
-no others. Different keys run concurrently up to ``ConsumerOptions.concurrency``. Replicas of a service share entries
-without regard to the key.
+no others. Different keys run concurrently up to ``ConsumerOptions.concurrency``. On one server the replicas of a
+service share entries without regard to the key; on a cluster each partition, and with it each key, has one owner.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -26,15 +27,19 @@ from shared.bus.delivery import Delivery, dead_letter_fields, receive
 from shared.bus.delivery_policy import DeadLetter, DeliveryPolicy, Retry, Verdict
 from shared.bus.middleware import Step
 from shared.bus.progress import BusProgress, SlidingCount
+from shared.bus.sequence_watch import SequenceWatch
 from shared.bus.transport import Entry, EntryKey, EntrySource
 from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import DecodeError, TransientError
-from shared.events.streams import event_stream
+from shared.events.codec import UPCASTERS, Upcaster
 
 log = structlog.get_logger(__name__)
 
 DEFAULT_POLICY = DeliveryPolicy()
+#: An entry that arrives for so many-th a try is a suspect: one like it may be what killed its consumer. Suspects are
+#: tried one after the other, each settled before the next begins, so that the guilty one takes nobody with it.
+_SUSPECT_ATTEMPT = 3
 RECONNECT = Backoff(base_seconds=0.1, factor=2.0, cap_seconds=5.0)
 
 
@@ -49,9 +54,13 @@ class ConsumerOptions:
         read_limit: Most entries per stream and read.
         claim_idle_seconds: An entry that no consumer touched for so long belonged to a dead one and is taken over;
             well above the longest pause of a live process. None where consumers cannot die alone.
+        lease_seconds: On a cluster, how long the partitions of a dead consumer wait for the next owner.
         stop_timeout_seconds: How long ``stop`` lets running handlers finish before it cuts them off; what is cut off
             is delivered again.
         refuse_late_commands: False for a service that records events instead of acting on them.
+        upcasters: How payloads of older schema versions are read.
+        remember_handled: Events handled lately that are acknowledged at once when they come again; 0 lets the handlers
+            see every repetition.
         reconnect: Delays between tries while the store is away.
     """
 
@@ -60,8 +69,11 @@ class ConsumerOptions:
     max_in_hand: int = 1000
     read_limit: int = 200
     claim_idle_seconds: float | None = 60.0
+    lease_seconds: float = 5.0
     stop_timeout_seconds: float = 10.0
     refuse_late_commands: bool = True
+    upcasters: Mapping[str, Upcaster] = field(default_factory=lambda: UPCASTERS)
+    remember_handled: int = 10_000
     reconnect: Backoff = RECONNECT
 
 
@@ -77,25 +89,35 @@ class Consumer:
     """Consumes for one instance of one service."""
 
     def __init__(
-        self, source: EntrySource, step: Step, *, event_types: Sequence[str], clock: Clock, options: ConsumerOptions
+        self,
+        source: EntrySource,
+        step: Step,
+        *,
+        streams: Mapping[str, str],
+        clock: Clock,
+        options: ConsumerOptions,
+        watch: SequenceWatch | None = None,
     ) -> None:
         """Prepare, without reading.
 
         Args:
             source: Where entries come from and are settled.
             step: One try: middleware and handlers.
-            event_types: What to consume.
+            streams: What to consume: event type by stream.
             clock: Wall clock for delays.
             options: Bounds and times.
+            watch: Is told of every event that arrives; None when not all event types are consumed.
         """
         self._source = source
         self._step = step
-        self._type_of_stream = {event_stream(event_type): event_type for event_type in event_types}
+        self._type_of_stream = dict(streams)
         self._clock = clock
         self._options = options
+        self._watch = watch
         self._in_hand: dict[EntryKey, Delivery] = {}
         self._lanes: dict[str, _Lane] = {}
         self._slots = asyncio.Semaphore(options.concurrency)
+        self._alone = asyncio.Lock()
         self._space = asyncio.Event()
         self._space.set()
         self._in_step = asyncio.Event()
@@ -103,6 +125,8 @@ class Consumer:
         self._dealt_with: list[Delivery] = []
         self._acknowledging: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._trying: dict[EntryKey, float] = {}
+        self._read_at = clock.monotonic()
         self._settled = SlidingCount(clock)
         self._last_settled: tuple[str | None, float] = (None, 0.0)
 
@@ -129,7 +153,16 @@ class Consumer:
     def progress(self) -> BusProgress:
         """Return how consuming goes."""
         event_id, lag_seconds = self._last_settled
-        return BusProgress(len(self._in_hand), self._settled.total(), event_id, lag_seconds)
+        now = self._clock.monotonic()
+        return BusProgress(
+            pending=len(self._in_hand),
+            processed_last_minute=self._settled.total(),
+            last_event_id=event_id,
+            lag_seconds=lag_seconds,
+            oldest_in_hand_seconds=max((now - since for since in self._trying.values()), default=0.0),
+            # A full hand pauses the reading; whether it empties is told by the age of what is in it.
+            seconds_since_read=now - self._read_at if self._space.is_set() else 0.0,
+        )
 
     # -- read, decode -----------------------------------------------------------------------------------------------
 
@@ -137,12 +170,13 @@ class Consumer:
         failures = 0
         while not self._stopping.is_set():
             await self._space.wait()
+            self._read_at = self._clock.monotonic()
             try:
                 if not self._in_step.is_set():
                     await self._source.open(list(self._type_of_stream))
                     self._admit(await self._source.reclaim(idle_seconds=None, skip=self._in_hand))
                     self._in_step.set()
-                self._admit(await self._source.read(self._room()))
+                await self._read()
                 failures = 0
             except Exception as error:  # noqa: BLE001 - a consumer that ends silently is the worst a bus can do
                 # The groups may be gone, and the lost answer may have held entries that now count as ours.
@@ -151,6 +185,13 @@ class Consumer:
                 delay = self._options.reconnect.delay(failures)
                 log.warning("bus_read_failed", reason=_told(error), retry_in_seconds=delay)
                 await self._clock.sleep(delay)
+
+    async def _read(self) -> None:
+        room = self._room()
+        entries = await self._source.read(room)
+        self._admit(entries)
+        if self._watch is not None and len(entries) < room:
+            self._watch.caught_up(now=self._clock.monotonic())
 
     def _room(self) -> int:
         return max(1, min(self._options.read_limit, self._options.max_in_hand - len(self._in_hand)))
@@ -168,12 +209,20 @@ class Consumer:
 
     def _admit(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if entry.key not in self._in_hand:
-                delivery = receive(entry, self._type_of_stream[entry.stream])
+            known = self._in_hand.get(entry.key)
+            if known is None or not self._source.owns(known.entry):
+                delivery = receive(entry, self._type_of_stream[entry.stream], self._options.upcasters)
                 self._in_hand[entry.key] = delivery
+                if self._watch is not None:
+                    self._note(self._watch, delivery)
                 self._enqueue(delivery.ordering_key, delivery)
         if len(self._in_hand) >= self._options.max_in_hand:
             self._space.clear()
+
+    def _note(self, watch: SequenceWatch, delivery: Delivery) -> None:
+        if not isinstance(delivery.content, DecodeError):
+            producer = delivery.entry.fields.get(b"producer", b"")
+            watch.seen(producer, delivery.content.metadata.sequence, now=self._clock.monotonic())
 
     # -- order: one lane per key ------------------------------------------------------------------------------------
 
@@ -199,23 +248,43 @@ class Consumer:
             await self._deliver(delivery)
         except Exception as error:  # noqa: BLE001 - the rest of the lane must flow
             log.error("bus_delivery_failed", entry_id=delivery.entry.entry_id, reason=_told(error))
-            del self._in_hand[delivery.entry.key]
+            self._drop(delivery)
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Try until a final verdict settles the delivery, or the consumer stops."""
         entry = delivery.entry
+        turn = self._alone if entry.attempt >= _SUSPECT_ATTEMPT else nullcontext()
         while True:
-            async with self._slots:
+            async with turn, self._slots:
                 if self._stopping.is_set():
                     return
-                if entry.attempt > 1:
-                    await self._count_try(entry)
-                verdict = await self._step(delivery)
-            if not isinstance(verdict, Retry):
-                await self._settle(delivery, verdict)
-                return
+                if not self._source.owns(entry):
+                    self._drop(delivery)
+                    return
+                verdict = await self._try(delivery)
+                if not isinstance(verdict, Retry):
+                    await self._settle(delivery, verdict)
+                    if turn is self._alone and self._acknowledging is not None:
+                        await asyncio.wait([self._acknowledging])
+                    return
             await self._wait_unless_stopping(verdict.delay_seconds)
             entry.attempt = verdict.attempt
+
+    async def _try(self, delivery: Delivery) -> Verdict:
+        key = delivery.entry.key
+        self._trying[key] = self._clock.monotonic()
+        try:
+            if delivery.entry.attempt > 1:
+                await self._count_try(delivery.entry)
+            return await self._step(delivery)
+        finally:
+            del self._trying[key]
+
+    def _drop(self, delivery: Delivery) -> None:
+        """Leave a delivery to the consumer that its partition went over to."""
+        self._forget(delivery)
+        self._source.let_go(delivery.entry)
+        self._make_space()
 
     async def _count_try(self, entry: Entry) -> None:
         """Write the number of the try down before it begins, so that one which kills the process counts too."""
@@ -250,14 +319,22 @@ class Consumer:
 
     def _let_go(self, settled: Sequence[Delivery]) -> None:
         for delivery in settled:
-            self._in_hand.pop(delivery.entry.key, None)
-        if len(self._in_hand) < self._options.max_in_hand:
-            self._space.set()
+            self._forget(delivery)
+        self._make_space()
         self._settled.add(len(settled))
         newest = settled[-1].content
         if not isinstance(newest, DecodeError):
             age = (self._clock.now() - newest.metadata.timestamp).total_seconds()
             self._last_settled = (newest.metadata.event_id, max(0.0, age))
+
+    def _forget(self, delivery: Delivery) -> None:
+        """Let go of the delivery, not of a newer one of the same entry that came with a new term."""
+        if self._in_hand.get(delivery.entry.key) is delivery:
+            del self._in_hand[delivery.entry.key]
+
+    def _make_space(self) -> None:
+        if len(self._in_hand) < self._options.max_in_hand:
+            self._space.set()
 
     async def _insist(self, operation: Callable[[], Awaitable[None]]) -> bool:
         """Repeat ``operation`` until it works, or until ``stop``; return whether it worked."""

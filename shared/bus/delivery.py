@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from shared.bus.transport import Entry
 from shared.errors import DecodeError
-from shared.events.codec import decode
+from shared.events.codec import UPCASTERS, Upcaster, decode
 from shared.events.envelope import Event
 from shared.events.registry import spec_for
+from shared.telemetry.masking import mask_text
 
 
 @dataclass(slots=True, eq=False)
@@ -36,10 +38,10 @@ class Delivery:
         return spec_for(self.event_type).ordering_key(self.content.payload) or self.entry.stream
 
 
-def receive(entry: Entry, event_type: str) -> Delivery:
+def receive(entry: Entry, event_type: str, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Delivery:
     """Decode ``entry``, which lay on the stream of ``event_type``."""
     try:
-        event = decode(entry.fields)
+        event = decode(entry.fields, upcasters=upcasters)
     except DecodeError as error:
         return Delivery(entry, event_type, error)
     except Exception as error:  # noqa: BLE001 - whatever these bytes do to the decoder, they are what is wrong
@@ -56,7 +58,7 @@ def dead_letter_fields(delivery: Delivery, reason: str, *, failed_at: str) -> di
     return {
         b"origin": entry.stream.encode(),
         b"entry_id": entry.entry_id.encode(),
-        b"error": reason.encode(errors="replace"),
+        b"error": mask_text(reason).encode(),
         b"attempts": str(entry.attempt).encode(),
         b"failed_at": failed_at.encode(),
         **{b"raw_" + name: value for name, value in entry.fields.items()},

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol, assert_never
 
 import structlog
@@ -17,6 +18,7 @@ from shared.errors import CommandExpiredError, ConnectionLostError, DecodeError,
 from shared.events.envelope import Event
 from shared.events.registry import EventKind, spec_for
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.spans import Spans
 from shared.telemetry.trace import TraceContext, use_trace
 
 log = structlog.get_logger(__name__)
@@ -53,6 +55,21 @@ async def work_under_trace(delivery: Delivery, inner: Step) -> Verdict:
     metadata = delivery.content.metadata
     with use_trace(TraceContext(metadata.trace_id, causation_id=metadata.event_id)):
         return await inner(delivery)
+
+
+class SpanOfTry:
+    """Shows every try in the tracing system."""
+
+    def __init__(self, spans: Spans) -> None:
+        self._spans = spans
+
+    async def __call__(self, delivery: Delivery, inner: Step) -> Verdict:
+        if isinstance(delivery.content, DecodeError):
+            return await inner(delivery)
+        with self._spans.handle(delivery.content) as span:
+            verdict = await inner(delivery)
+            span.end_as(_outcome(verdict), None if isinstance(verdict, Ack) else verdict.reason)
+            return verdict
 
 
 class Report:
@@ -123,6 +140,30 @@ class Judge:
         return self._policy.after(error, attempt=delivery.entry.attempt, outages=delivery.outages)
 
 
+class SkipRepeated:
+    """Acknowledges at once what this instance handled a moment ago: a producer that lost the answer publishes again.
+
+    It spares work, and proves nothing: that an effect happens once is proven in storage, with the effect itself.
+    """
+
+    def __init__(self, remember: int) -> None:
+        self._remember = remember
+        # Ordered: a plain dict takes longer and longer to find its oldest key when the oldest are removed.
+        self._handled: OrderedDict[str, None] = OrderedDict()
+
+    async def __call__(self, delivery: Delivery, inner: Step) -> Verdict:
+        assert not isinstance(delivery.content, DecodeError)
+        event_id = delivery.content.metadata.event_id
+        if event_id in self._handled:
+            log.debug("repeated_event_skipped", event_id=event_id)
+            return ACK
+        verdict = await inner(delivery)
+        self._handled[event_id] = None
+        if len(self._handled) > self._remember:
+            self._handled.popitem(last=False)
+        return verdict
+
+
 class RefuseLateCommands:
     """Keeps late commands from the handlers: acting on a stale wish is worse than not acting.
 
@@ -154,9 +195,9 @@ class RefuseLateCommands:
             return f"it expired at {expires_at.isoformat()}, it is {now.isoformat()} market time"
         if spec.ttl_seconds is None:
             return None
-        age = self._clock.now() - event.metadata.timestamp
-        if age > timedelta(seconds=spec.ttl_seconds):
-            return f"it is {age.total_seconds():.1f} s old, {spec.ttl_seconds:g} s are allowed"
+        age_seconds = (self._clock.now() - event.metadata.timestamp).total_seconds()
+        if age_seconds > spec.ttl_seconds:
+            return f"it is {age_seconds:.1f} s old, {spec.ttl_seconds:g} s are allowed"
         return None
 
 

@@ -18,12 +18,17 @@ class BusProgress:
         processed_last_minute: Entries settled in the last 60 s.
         last_event_id: Id of the event that was settled last; None before the first.
         lag_seconds: Age that event had when it was settled; a growing number means that the consumer falls behind.
+        oldest_in_hand_seconds: How long the longest try of those under way has been going on; 0 when there is none. An
+            entry that waits for its next try is not being tried.
+        seconds_since_read: Time since the read loop last came round.
     """
 
     pending: int
     processed_last_minute: int
     last_event_id: str | None
     lag_seconds: float
+    oldest_in_hand_seconds: float = 0.0
+    seconds_since_read: float = 0.0
 
 
 class SlidingCount:

@@ -17,8 +17,11 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from shared.errors import DecodeError, InvalidInputError
-from shared.events.envelope import SCHEMA_VERSION, Event, EventMetadata
+from shared.events.envelope import SCHEMA_VERSION, Event, EventMetadata, EventPayload
 from shared.events.registry import spec_for
+
+#: A payload that is larger is a mistake: Redis, the disk buffer and every consumer would have to carry it.
+MAX_PAYLOAD_BYTES = 1024 * 1024
 
 #: Lifts ``(event_type, payload)`` of one old version to the present one.
 Upcaster: TypeAlias = Callable[[str, dict[str, Any]], dict[str, Any]]
@@ -42,13 +45,39 @@ def encode(event: Event[Any]) -> dict[str, bytes]:
     Raises:
         InvalidInputError: The free-form metadata holds something that JSON has no word for.
     """
+    return {
+        "metadata": encode_metadata(event.metadata),
+        "payload": encode_payload(event.metadata.event_type, event.payload),
+    }
+
+
+def encode_metadata(metadata: EventMetadata) -> bytes:
+    """Return ``metadata`` as JSON.
+
+    Raises:
+        InvalidInputError: An id holds something that is no text.
+    """
+    try:
+        return orjson.dumps(metadata, option=orjson.OPT_UTC_Z)
+    except orjson.JSONEncodeError as error:
+        raise InvalidInputError(f"{metadata.event_type} cannot be written as JSON: {_line(error)}") from None
+
+
+def encode_payload(event_type: str, payload: EventPayload) -> bytes:
+    """Return ``payload`` as JSON.
+
+    Raises:
+        InvalidInputError: The free-form metadata holds something that JSON has no word for, or it is too large.
+    """
     try:
         # Pydantic's serialiser writes straight to bytes and takes the payload alone a third less time than
         # a dict handed to orjson.
-        payload = event.payload.__pydantic_serializer__.to_json(event.payload)
-        return {"metadata": orjson.dumps(event.metadata, option=orjson.OPT_UTC_Z), "payload": payload}
-    except (PydanticSerializationError, orjson.JSONEncodeError, ValueError) as error:
-        raise InvalidInputError(f"{event.metadata.event_type} cannot be written as JSON: {_line(error)}") from None
+        body = payload.__pydantic_serializer__.to_json(payload)
+    except (PydanticSerializationError, ValueError) as error:
+        raise InvalidInputError(f"{event_type} cannot be written as JSON: {_line(error)}") from None
+    if len(body) > MAX_PAYLOAD_BYTES:
+        raise InvalidInputError(f"{event_type} takes {len(body)} bytes, {MAX_PAYLOAD_BYTES} are allowed")
+    return body
 
 
 def decode(fields: Mapping[bytes, bytes], *, upcasters: Mapping[str, Upcaster] = UPCASTERS) -> Event[Any]:
@@ -77,6 +106,8 @@ def _json_object(fields: Mapping[bytes, bytes], name: bytes) -> dict[str, Any]:
     raw = fields.get(name)
     if raw is None:
         raise DecodeError(f"entry has no field {text!r}; fields: {sorted(fields)}")
+    if len(raw) > MAX_PAYLOAD_BYTES:
+        raise DecodeError(f"field {text!r} takes {len(raw)} bytes, {MAX_PAYLOAD_BYTES} are allowed")
     try:
         value = orjson.loads(raw)  # refuses NaN, Infinity, and what is not UTF-8
     except orjson.JSONDecodeError as error:

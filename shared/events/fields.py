@@ -15,6 +15,8 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 def _require_finite(free_form: dict[str, Any]) -> dict[str, Any]:
+    if not free_form:  # as almost always
+        return free_form
     # A list instead of recursion: the depth of what comes from outside is not ours to choose.
     left: list[Any] = [free_form]
     while left:

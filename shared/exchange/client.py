@@ -21,6 +21,7 @@ import structlog
 from shared.backoff import Backoff
 from shared.errors import ConfigurationError
 from shared.exchange.outcome import ANSWER_ATTRIBUTE, Answer, Outcome, error_for
+from shared.telemetry.metrics import Metrics
 from shared.trading.instruments import venue_symbol
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,9 @@ _NOT_CONNECTED = frozenset(
 _answer: ContextVar[tuple[int, str] | None] = ContextVar("exchange_answer", default=None)
 
 
-def create_exchange(mode: str, *, base_url: str, api_key: str, secret: str) -> BinanceUsdm:
+def create_exchange(
+    mode: str, *, base_url: str, api_key: str, secret: str, metrics: Metrics | None = None
+) -> BinanceUsdm:
     """Return the client for ``mode``; it connects at the first use and must be closed with ``await client.close()``.
 
     Args:
@@ -52,6 +55,7 @@ def create_exchange(mode: str, *, base_url: str, api_key: str, secret: str) -> B
         base_url: Address of the paper exchange, ``http://127.0.0.1:8100``; only used in paper mode.
         api_key: Public half of the credentials.
         secret: Their secret half.
+        metrics: Gets the round trips.
 
     Raises:
         ConfigurationError: The mode is unknown, or paper mode points at a host that is not this machine.
@@ -67,6 +71,7 @@ def create_exchange(mode: str, *, base_url: str, api_key: str, secret: str) -> B
         }
     )
     exchange.options["fetchOpenOrders"]["warnWithoutSymbol"] = False
+    exchange.metrics = metrics
     if mode == "paper":
         _point_at(exchange, base_url)
     elif mode == "testnet":
@@ -119,6 +124,7 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
     """
 
     errors_as_live = False
+    metrics: Metrics | None = None
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -149,11 +155,16 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         """
         _answer.set(None)
         path = urlsplit(url).path
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             parsed = await super().fetch(url, method, headers, body)
         except Exception as error:
             setattr(error, ANSWER_ATTRIBUTE, _answer_to(method, path, error))
             raise
+        finally:
+            if self.metrics is not None:
+                self.metrics.exchange_answered(f"{method} {path}", loop.time() - began)
         status, text = _answer.get() or (None, "")
         answer = Answer(method, path, status, text)
         if answer.outcome is not Outcome.ACCEPTED or not isinstance(parsed, (dict, list)):

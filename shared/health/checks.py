@@ -14,6 +14,7 @@ import structlog
 
 from shared.cancellation import end_task
 from shared.clock import Clock
+from shared.errors import ConfigurationError
 from shared.health.contract import DependencyHealth, HealthStatus, ServiceHealth, overall_status
 from shared.service import Service
 
@@ -33,27 +34,25 @@ def software_version() -> str:
 
 @dataclass(frozen=True, slots=True)
 class DependencyCheck:
-    """How to look after one dependency.
+    """How to look after one dependency, or one part of the process itself.
 
     Attributes:
-        probe: Returns the round trip in milliseconds, or raises.
-        slow_ms: Above this it is DEGRADED: 100 for Redis, 200 for PostgreSQL, 500 for HTTP (Sprint 3).
+        probe: Returns the round trip in milliseconds, or all that it found out; raises when the dependency is not
+            usable. It is never called again before it has ended.
+        slow_ms: Above this round trip it is DEGRADED; None where time says nothing.
         is_critical: The service can do nothing without it.
+        explained_by: Checks whose failure is reason enough for this one to fail, too: while one of them is DOWN, this
+            one is only DEGRADED. One cause is one alarm.
     """
 
-    probe: Callable[[], Awaitable[float]]
-    slow_ms: float
+    probe: Callable[[], Awaitable[float | DependencyHealth]]
+    slow_ms: float | None = None
     is_critical: bool = True
+    explained_by: tuple[str, ...] = ()
 
 
 class HealthMonitor:
-    """Component that checks every dependency again and again and remembers what it found.
-
-    Attributes:
-        name: Component name.
-    """
-
-    name = "health"
+    """Checks every dependency again and again and remembers what it found."""
 
     def __init__(
         self,
@@ -76,7 +75,11 @@ class HealthMonitor:
             interval_seconds: Time between two checks of a dependency that is well.
             recheck_seconds: The same for one that is not: a moment of slowness should not be told for long.
             timeout_seconds: A check that takes longer has failed.
+
+        Raises:
+            ConfigurationError: A check is explained by one that does not exist.
         """
+        _require_known_causes(checks)
         self._checks = MappingProxyType(dict(checks))
         self._clock = clock
         self._modules = modules
@@ -111,29 +114,74 @@ class HealthMonitor:
             timestamp=self._clock.now(),
             uptime_seconds=self.uptime_seconds,
             dependencies=dict(self._found),
-            modules={**service.modules(), **self._modules()},
-            metrics=dict(self._metrics()),
+            modules={**service.modules(), **_told(self._modules)},
+            metrics=_told(self._metrics),
         )
 
     async def _watch(self, name: str, check: DependencyCheck) -> None:
         while True:
-            found = await self._look(check)
-            if found.status is not self._found[name].status:
-                log.info("dependency_changed", dependency=name, status=found.status.value, error=found.error)
-            self._found[name] = found
-            is_well = found.status is HealthStatus.OK
+            probe = asyncio.create_task(_run(check.probe), name=f"health-probe-{name}")
+            try:
+                await asyncio.wait({probe}, timeout=self._timeout_seconds)
+                # Told before the wait for its end: a client that hangs may take long to let itself be cancelled.
+                self._note(name, self._judge(check, probe))
+            finally:
+                await end_task(probe)
+            is_well = self._found[name].status is HealthStatus.OK
             await self._clock.sleep(self._interval_seconds if is_well else self._recheck_seconds)
 
-    async def _look(self, check: DependencyCheck) -> DependencyHealth:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                latency_ms = await check.probe()
-        except TimeoutError:
-            return DependencyHealth(status=HealthStatus.DOWN, error=f"no answer within {self._timeout_seconds:g} s")
-        except Exception as error:  # noqa: BLE001 - whatever a probe raises means that the dependency is not usable
-            return DependencyHealth(status=HealthStatus.DOWN, error=str(error) or type(error).__name__)
-        if latency_ms > check.slow_ms:
-            return DependencyHealth(
-                status=HealthStatus.DEGRADED, latency_ms=latency_ms, error=f"slower than {check.slow_ms:g} ms"
-            )
-        return DependencyHealth(status=HealthStatus.OK, latency_ms=latency_ms)
+    def _note(self, name: str, found: DependencyHealth) -> None:
+        if found.status is not self._found[name].status:
+            tell = log.info if found.status is HealthStatus.OK else log.warning
+            tell("dependency_changed", dependency=name, status=found.status.value, error=found.error)
+        self._found[name] = found
+
+    def _judge(self, check: DependencyCheck, probe: asyncio.Task[float | DependencyHealth]) -> DependencyHealth:
+        if not probe.done():
+            found = _down(f"no answer within {self._timeout_seconds:g} s")
+        elif probe.cancelled():
+            found = _down("the check was cancelled")
+        elif (error := probe.exception()) is not None:
+            found = _down(str(error) or type(error).__name__)
+        else:
+            found = _by_time(probe.result(), check.slow_ms)
+        return self._unless_explained(found, check)
+
+    def _unless_explained(self, found: DependencyHealth, check: DependencyCheck) -> DependencyHealth:
+        causes = [name for name in check.explained_by if self._found[name].status is HealthStatus.DOWN]
+        if found.status is not HealthStatus.DOWN or not causes:
+            return found
+        error = f"{found.error}; {' and '.join(causes)} DOWN"
+        return found.model_copy(update={"status": HealthStatus.DEGRADED, "error": error})
+
+
+async def _run(probe: Callable[[], Awaitable[float | DependencyHealth]]) -> float | DependencyHealth:
+    return await probe()
+
+
+def _down(reason: str) -> DependencyHealth:
+    return DependencyHealth(status=HealthStatus.DOWN, error=reason)
+
+
+def _by_time(answer: float | DependencyHealth, slow_ms: float | None) -> DependencyHealth:
+    """Return what a probe found out, DEGRADED when it is well but slow."""
+    if not isinstance(answer, DependencyHealth):
+        answer = DependencyHealth(status=HealthStatus.OK, latency_ms=round(answer, 3))
+    is_slow = slow_ms is not None and answer.latency_ms is not None and answer.latency_ms > slow_ms
+    if answer.status is not HealthStatus.OK or not is_slow:
+        return answer
+    return answer.model_copy(update={"status": HealthStatus.DEGRADED, "error": f"slower than {slow_ms:g} ms"})
+
+
+def _told(source: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what ``source`` has to say; a part that cannot tell its figures must not silence the rest."""
+    try:
+        return dict(source())
+    except Exception as error:  # noqa: BLE001 - health answers whatever a part of the service does
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def _require_known_causes(checks: Mapping[str, DependencyCheck]) -> None:
+    for name, check in checks.items():
+        if unknown := [cause for cause in check.explained_by if cause not in checks]:
+            raise ConfigurationError(f"check {name!r} is explained by {unknown[0]!r}, and there is no such check")

@@ -33,6 +33,7 @@ class DependencyHealth(BaseModel):
     status: HealthStatus
     latency_ms: float | None = Field(default=None, description="Round trip of the last check, milliseconds.")
     error: str | None = Field(default=None, description="Why it is not OK.")
+    details: dict[str, Any] = Field(default_factory=dict, description="Figures that the check has to tell.")
 
 
 class ServiceHealth(BaseModel):

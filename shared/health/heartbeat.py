@@ -13,7 +13,6 @@ from shared.bus.event_bus import EventBus
 from shared.bus.progress import BusProgress
 from shared.cancellation import end_task
 from shared.clock import Clock
-from shared.errors import TransientError
 from shared.events.v3 import ServiceHeartbeatPayload
 from shared.health.checks import HealthMonitor
 from shared.health.contract import HEARTBEAT_STATUS
@@ -97,8 +96,9 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         while True:
+            # One after the other: while one waits for a server that hangs, no second one lines up behind it.
             try:
                 await self._bus.publish("service.heartbeat", self.payload())
-            except TransientError as error:
-                log.warning("heartbeat_not_published", error=str(error))
+            except Exception as error:  # noqa: BLE001 - silence would tell that the process is dead
+                log.warning("heartbeat_not_published", error=f"{type(error).__name__}: {error}")
             await self._clock.sleep(self._interval_seconds)

@@ -9,18 +9,17 @@ from contextlib import asynccontextmanager
 
 import structlog
 from fastapi import APIRouter, FastAPI, Response
-from fastapi.responses import JSONResponse
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.cancellation import end_task
 from shared.errors import ConfigurationError
 from shared.health.checks import HealthMonitor, software_version
 from shared.health.contract import HealthStatus, ServiceHealth
+from shared.health.gauges import HealthGauges
 from shared.ids import IdSource
 from shared.service import Service
+from shared.telemetry.correlation import Correlation
+from shared.telemetry.masking import mask_text
 from shared.telemetry.metrics import Metrics
-from shared.telemetry.trace import TraceContext, use_trace
 
 log = structlog.get_logger(__name__)
 
@@ -37,19 +36,24 @@ def health_router(service: Service, health: HealthMonitor, metrics: Metrics) -> 
     router = APIRouter(tags=["health"])
 
     @router.get("/health")
-    async def read_health() -> JSONResponse:
+    async def read_health() -> Response:
         """State of the service and of what it depends on; 503 when it cannot do its work."""
         report = health.report(service)
         return _answer(report, 503 if report.status is HealthStatus.DOWN else 200)
 
     @router.get("/health/live")
     async def read_liveness() -> dict[str, str]:
-        """The process answers."""
+        """The process answers; nothing else is asked."""
         return {"status": "alive"}
 
     @router.get("/health/ready")
-    async def read_readiness() -> JSONResponse:
-        """Start and recovery are finished; 503 before."""
+    async def read_readiness() -> Response:
+        """Start and recovery are finished; 503 before, and once the service stops.
+
+        A dependency that is DOWN changes nothing here. Whoever asks wants to know where requests may go: a server that
+        all replicas share would take them all out of rotation at once, and with them positions and the emergency stop,
+        which work without it. Whether the service does its work is told by ``/health`` and by its heartbeats.
+        """
         return _answer(health.report(service), 200 if service.ready else 503)
 
     @router.get("/metrics")
@@ -61,8 +65,8 @@ def health_router(service: Service, health: HealthMonitor, metrics: Metrics) -> 
     return router
 
 
-def _answer(report: ServiceHealth, status_code: int) -> JSONResponse:
-    return JSONResponse(report.model_dump(mode="json"), status_code=status_code)
+def _answer(report: ServiceHealth, status_code: int) -> Response:
+    return Response(mask_text(report.model_dump_json()), status_code=status_code, media_type="application/json")
 
 
 def create_service_api(
@@ -76,13 +80,15 @@ def create_service_api(
 ) -> FastAPI:
     """Return the HTTP application of a service.
 
-    The service starts in the background, so that health answers while it recovers. When the start fails, the
-    application asks its server to stop, and ``app.state.exit_code`` says how the process must end.
+    The service starts in the background, so that health answers while it recovers. Its dependencies are looked after
+    from before the first component starts, which may wait for one of them, until before the first one stops, because
+    a check would open again what was closed. When the start fails, the application asks its server to stop, and
+    ``app.state.exit_code`` says how the process must end.
 
     Args:
         title: Shown in ``/docs``.
         service: Components to start with the server and to stop with it.
-        health: One of the components; answers ``/health``.
+        health: Answers ``/health``; no component of the service.
         metrics: Answers ``/metrics``.
         ids: Makes correlation ids for callers that send none.
         routers: Routes of the service itself.
@@ -90,8 +96,10 @@ def create_service_api(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await health.start()
         start = asyncio.create_task(_start(app, service), name="service-start")
         yield
+        await health.stop()
         await end_task(start)
         await service.stop()
 
@@ -99,34 +107,12 @@ def create_service_api(
     app.state.exit_code = 0
     app.state.stop_server = lambda: None
 
-    app.add_middleware(_Correlation, ids=ids)
+    metrics.registry.register(HealthGauges(lambda: health.report(service)))
+    app.add_middleware(Correlation, ids=ids)
     app.include_router(health_router(service, health, metrics))
     for router in routers:
         app.include_router(router)
     return app
-
-
-class _Correlation:
-    """Puts each request under the caller's id as trace id, or a new one, and tells it in the answer."""
-
-    def __init__(self, app: ASGIApp, ids: IdSource) -> None:
-        self._app = app
-        self._ids = ids
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get(CORRELATION_HEADER, "")
-        correlation_id = given if _CORRELATION_ID.match(given) else self._ids.new()
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[CORRELATION_HEADER] = correlation_id
-            await send(message)
-
-        with use_trace(TraceContext(correlation_id)):
-            await self._app(scope, receive, send_with_id)
 
 
 async def _start(app: FastAPI, service: Service) -> None:

@@ -1,4 +1,4 @@
-"""The stored policy: one JSON document in the shape of specification v2, and how a change makes the next one. Pure."""
+"""The stored policy: one JSON document in the shape of specification v2, with a note of its latest change. Pure."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator
 
-from shared.errors import DecodeError, InvalidInputError
+from shared.errors import DecodeError
 from shared.trading.policy import DEFAULT_POLICIES, PolicyState, RiskMode, RiskPolicy
 
-#: Bounds of the numbers; a policy outside them is a typing error, not a wish.
+#: What is larger is no policy; the usual one has 1.5 KiB.
+MAX_DOCUMENT_BYTES = 256 * 1024
+#: Bounds of the numbers; a policy outside them is a typing error, not a wish. The two fractions end far below 1, so
+#: that who writes 1 and means one percent is refused.
 _BOUNDS: Mapping[str, dict[str, Any]] = {
     "max_leverage": {"ge": 1, "le": 125},
-    "max_risk_pct_per_trade": {"gt": 0, "le": 1},
-    "max_daily_drawdown": {"gt": 0, "le": 1},
+    "max_risk_pct_per_trade": {"gt": 0, "le": 0.25},
+    "max_daily_drawdown": {"gt": 0, "le": 0.5},
     "max_positions": {"ge": 0, "le": 1000},
     "global_min_confidence": {"ge": 0, "le": 1},
     "scaling_factor": {"ge": 0, "le": 10},
-    "position_size_cap": {"gt": 0},
+    "position_size_cap": {"gt": 0, "le": 1e12},
 }
 
 
@@ -34,19 +37,50 @@ def _values_model() -> type[BaseModel]:
     )
 
 
-_Values = _values_model()
+#: The fields of one mode, with their types and bounds.
+PolicyValues = _values_model()
+FIELD_NAMES = tuple(PolicyValues.model_fields)
 
 
-class PolicyDocument(BaseModel):
-    """What ``quantum:policy:current`` holds."""
+class ChangeNote(BaseModel):
+    """What the latest change did; who and when stand in the document itself.
+
+    Attributes:
+        previous_mode: Active mode before it.
+        reason: Why it was made.
+        changed: Mode -> field -> old and new value.
+    """
 
     model_config = ConfigDict(frozen=True)
 
+    previous_mode: str = ""
+    reason: str = ""
+    changed: dict[str, dict[str, tuple[Any, Any]]] = Field(default_factory=dict)
+
+
+class PolicyDocument(BaseModel):
+    """What ``quantum:policy:current`` holds.
+
+    Fields and modes that this version of the software does not know are carried along, so that its changes do not
+    take away what a newer version has written.
+
+    Attributes:
+        active_mode: Mode in force.
+        modes: Values by mode; every known mode has every known field.
+        last_updated: When the latest change was made, aware UTC.
+        updated_by: Who made it.
+        version: Counts up with each change; 0 only for what is built in.
+        change: What it did.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
     active_mode: RiskMode
-    modes: dict[RiskMode, dict[str, Any]]
+    modes: dict[str, dict[str, Any]]
     last_updated: datetime
     updated_by: str
-    version: int = Field(ge=1)
+    version: int = Field(ge=0, le=2**53)
+    change: ChangeNote | None = None
 
     @field_validator("last_updated")
     @classmethod
@@ -54,96 +88,78 @@ class PolicyDocument(BaseModel):
         # Version 2 wrote times without an offset.
         return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
+    @field_validator("change", mode="wrap")
+    @classmethod
+    def _if_it_can_be_read(cls, note: Any, read: Any) -> Any:
+        # It is told to people only: limits that can be read hold, whatever stands beside them.
+        try:
+            return read(note)
+        except ValidationError:
+            return None
+
+    def values(self, mode: RiskMode) -> dict[str, Any]:
+        """Return the values of ``mode`` by field."""
+        stored = self.modes[mode]
+        return {name: stored[name] for name in FIELD_NAMES}
+
     def state(self, *, stale: bool = False) -> PolicyState:
         """Return what services read."""
-        values = self.modes[self.active_mode]
-        return PolicyState(self.active_mode, RiskPolicy(**values), self.version, stale)
+        return PolicyState(self.active_mode, RiskPolicy(**self.values(self.active_mode)), self.version, stale)
+
+    def to_bytes(self) -> bytes:
+        """Return the JSON that ``read_document`` reads."""
+        return self.model_dump_json().encode()
 
 
 def first_document(now: datetime) -> PolicyDocument:
     """Return version 1: the default values, mode NORMAL."""
-    modes = {mode: asdict(policy) for mode, policy in DEFAULT_POLICIES.items()}
-    return PolicyDocument(
-        active_mode=RiskMode.NORMAL, modes=modes, last_updated=now, updated_by="system_init", version=1
-    )
+    return _defaults(RiskMode.NORMAL, version=1, now=now, updated_by="system_init")
 
 
-def read_document(raw: bytes | str) -> PolicyDocument:
-    """Return the document in ``raw``.
-
-    Fields and modes that it lacks get their defaults, and fields that we do not know are left out: another version
-    of the software may have written it.
+def read_document(raw: bytes) -> PolicyDocument:
+    """Return the document in ``raw``; fields and modes that it lacks get their defaults.
 
     Raises:
         DecodeError: It is no policy, or a value is out of range.
     """
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise DecodeError(f"the stored policy cannot be used: it has {len(raw)} bytes, at most {MAX_DOCUMENT_BYTES}")
     try:
         document = PolicyDocument.model_validate_json(raw)
-        modes = {mode: _completed(mode, document.modes.get(mode, {})) for mode in RiskMode}
+        known = {mode.value: _completed(mode, document.modes.get(mode, {})) for mode in RiskMode}
     except ValidationError as error:
-        raise DecodeError(f"the stored policy cannot be used: {_first_problem(error)}", raw=raw) from None
-    return document.model_copy(update={"modes": modes})
+        raise DecodeError(f"the stored policy cannot be used: {first_problem(error)}", raw=raw) from None
+    if document.version < 1:
+        raise DecodeError(f"the stored policy cannot be used: version={document.version}, must be 1 or more", raw=raw)
+    return document.model_copy(update={"modes": {**document.modes, **known}})
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first thing that is wrong as one line: which field, what it was, what it should be."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part) for part in problem["loc"])
+    if not name:
+        return problem["msg"]
+    return f"{name}={_shown(problem['input'])}: {problem['msg']}"
 
 
 def _completed(mode: RiskMode, stored: Mapping[str, Any]) -> dict[str, Any]:
     values = asdict(DEFAULT_POLICIES[mode])
     values.update({name: value for name, value in stored.items() if name in values})
-    return _Values.model_validate(values).model_dump()
+    return {**stored, **PolicyValues.model_validate(values).model_dump()}
 
 
-def changed_document(
-    document: PolicyDocument,
-    *,
-    now: datetime,
-    updated_by: str,
-    reason: str,
-    mode: RiskMode | None,
-    changes: Mapping[str, Any] | None,
-) -> tuple[PolicyDocument, tuple[str, ...]]:
-    """Return the next version and the names of what changed; ``changes`` go to the mode that is active afterwards.
-
-    Raises:
-        InvalidInputError: An unknown field or a value out of range, or nobody or no reason is named.
-    """
-    for name, text in (("updated_by", updated_by), ("reason", reason)):
-        if not text.strip():
-            raise InvalidInputError(f"policy change refused: {name} is empty, and the audit trail must tell it")
-    target = mode or document.active_mode
-    values = document.modes[target]
+def _shown(value: object) -> str:
     try:
-        wanted = _Values.model_validate({**values, **(changes or {})}).model_dump()
-    except ValidationError as error:
-        raise InvalidInputError(f"policy change refused: {_first_problem(error)}") from None
-    changed = [name for name in wanted if wanted[name] != values[name]]
-    if target is not document.active_mode:
-        changed.insert(0, "active_mode")
-    following = PolicyDocument(
-        active_mode=target,
-        modes={**document.modes, target: wanted},
-        last_updated=now,
-        updated_by=updated_by,
-        version=document.version + 1,
-    )
-    return following, tuple(changed)
+        return repr(value)[:80]
+    except ValueError:  # Python refuses to write integers of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
-def audit_row(
-    before: PolicyDocument, document: PolicyDocument, *, changed: tuple[str, ...], reason: str
-) -> dict[str, Any]:
-    """Return who changed what, when and why, as JSON values; of each field the old and the new value."""
-    old, values = before.modes[document.active_mode], document.modes[document.active_mode]
-    return {
-        "version": document.version,
-        "mode": document.active_mode.value,
-        "previous_mode": before.active_mode.value,
-        "updated_by": document.updated_by,
-        "reason": reason,
-        "at": document.last_updated.isoformat(),
-        "changed": {name: [old[name], values[name]] for name in changed if name in values},
-    }
+def _defaults(active: RiskMode, *, version: int, now: datetime, updated_by: str) -> PolicyDocument:
+    modes = {mode.value: asdict(policy) for mode, policy in DEFAULT_POLICIES.items()}
+    return PolicyDocument(active_mode=active, modes=modes, last_updated=now, updated_by=updated_by, version=version)
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in problem["loc"]) or "document"
-    return f"{name}={problem['input']!r}: {problem['msg']}"[:300]
+#: Holds when nothing is known: the careful mode.
+BUILT_IN = _defaults(RiskMode.DEFENSIVE, version=0, now=datetime(2025, 1, 1, tzinfo=UTC), updated_by="built in")

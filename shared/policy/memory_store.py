@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from shared.clock import Clock
-from shared.errors import PolicyConflictError
-from shared.policy.document import PolicyDocument, audit_row, changed_document, first_document
-from shared.trading.policy import FALLBACK_POLICY_STATE, PolicyState, RiskMode
+from shared.errors import InvalidInputError
+from shared.policy.changes import PolicyChange, Revision, apply_change, require_version, revision_of, rollback
+from shared.policy.document import BUILT_IN, PolicyDocument, first_document
+from shared.trading.policy import FALLBACK_POLICY_STATE, PolicyState
 
 
 class SharedPolicy:
-    """What the stores of one process have in common, as Redis is for those of many."""
+    """What the stores of one process have in common, as Redis is for those of many.
+
+    Attributes:
+        versions: Every version there was, the current one last; empty before the first start.
+    """
 
     def __init__(self) -> None:
-        self.document: PolicyDocument | None = None
-        self.audit: list[dict[str, Any]] = []
+        self.versions: list[PolicyDocument] = []
 
 
 class MemoryPolicyStore:
-    """``PolicyStore`` over a ``SharedPolicy``.
+    """``PolicyEditor`` over a ``SharedPolicy``.
 
     Attributes:
         name: Component name.
@@ -31,11 +34,12 @@ class MemoryPolicyStore:
     def __init__(self, clock: Clock, shared: SharedPolicy | None = None) -> None:
         self._clock = clock
         self._shared = shared or SharedPolicy()
+        self._document = BUILT_IN
         self._state = FALLBACK_POLICY_STATE
 
     async def start(self) -> None:
-        if self._shared.document is None:
-            self._shared.document = first_document(self._clock.now())
+        if not self._shared.versions:
+            self._shared.versions.append(first_document(self._clock.now()))
         await self.refresh()
 
     async def stop(self) -> None:
@@ -44,28 +48,33 @@ class MemoryPolicyStore:
     def current(self) -> PolicyState:
         return self._state
 
+    def document(self) -> PolicyDocument:
+        return self._document
+
     async def refresh(self) -> PolicyState:
-        if self._shared.document is not None:
-            self._state = self._shared.document.state()
+        if self._shared.versions:
+            self._document = self._shared.versions[-1]
+            self._state = self._document.state()
         return self._state
 
-    async def update(
-        self,
-        *,
-        expected_version: int,
-        updated_by: str,
-        reason: str,
-        mode: RiskMode | None = None,
-        changes: Mapping[str, Any] | None = None,
-    ) -> PolicyState:
-        document = self._shared.document or first_document(self._clock.now())
-        if document.version != expected_version:
-            raise PolicyConflictError(
-                f"the policy has version {document.version}, not {expected_version}: read it again and decide again"
-            )
-        following, changed = changed_document(
-            document, now=self._clock.now(), updated_by=updated_by, reason=reason, mode=mode, changes=changes
-        )
-        self._shared.document = following
-        self._shared.audit.append(audit_row(document, following, changed=changed, reason=reason))
-        return await self.refresh()
+    async def change(self, change: PolicyChange, *, expected_version: int | None = None) -> PolicyDocument:
+        before = self._shared.versions[-1]
+        require_version(before, expected_version)
+        after = apply_change(before, change, now=self._clock.now())
+        if after is not None:
+            self._shared.versions.append(after)
+        await self.refresh()
+        return self._document
+
+    async def rollback(
+        self, to_version: int, *, updated_by: str, reason: str, expected_version: int | None = None
+    ) -> PolicyDocument:
+        old = next((document for document in self._shared.versions if document.version == to_version), None)
+        if old is None:
+            known = f"{self._shared.versions[0].version} to {self._shared.versions[-1].version}"
+            raise InvalidInputError(f"version {to_version} is not in the audit trail, which holds {known}")
+        return await self.change(rollback(old, updated_by=updated_by, reason=reason), expected_version=expected_version)
+
+    async def history(self, *, limit: int, before: int | None = None) -> Sequence[Revision]:
+        rows = [revision_of(document) for document in reversed(self._shared.versions)]
+        return [row for row in rows if before is None or row.version < before][:limit]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,10 +33,11 @@ class RpcModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
 
 
-class GetSignalRequest(RpcModel):
-    """Ask for the newest signal of one symbol."""
+ResultT = TypeVar("ResultT", bound=RpcModel)
 
-    symbol: Symbol = Field(description="Venue symbol.")
+
+class Question(RpcModel, Generic[ResultT]):
+    """Base of requests: ``Question[Answer]`` is answered with an ``Answer``, which ``RpcClient.ask`` returns."""
 
 
 class GetSignalResult(RpcModel):
@@ -57,10 +58,10 @@ class GetSignalResult(RpcModel):
     expires_at: UtcTime | None = Field(default=None, description="Market time after which nobody may act on it.")
 
 
-class GetTopOpportunitiesRequest(RpcModel):
-    """Ask for the best symbols of the universe."""
+class GetSignalRequest(Question[GetSignalResult]):
+    """Ask for the newest signal of one symbol."""
 
-    top_n: int = Field(default=10, ge=1, le=500, description="How many.")
+    symbol: Symbol = Field(description="Venue symbol.")
 
 
 class GetTopOpportunitiesResult(RpcModel):
@@ -70,12 +71,10 @@ class GetTopOpportunitiesResult(RpcModel):
     scanned_at: UtcTime | None = Field(default=None, description="Market time of the scan.")
 
 
-class RetrainModelRequest(RpcModel):
-    """Ask the ai-service to train one model again."""
+class GetTopOpportunitiesRequest(Question[GetTopOpportunitiesResult]):
+    """Ask for the best symbols of the universe."""
 
-    model_id: Text = Field(description="Id of the model.")
-    reason: str = Field(default="", description="Why.")
-    job_id: str | None = Field(default=None, description="Name of the job; new when absent.")
+    top_n: int = Field(default=10, ge=1, le=500, description="How many.")
 
 
 class RetrainModelResult(RpcModel):
@@ -86,13 +85,12 @@ class RetrainModelResult(RpcModel):
     reason: str | None = Field(default=None, description="Why it was refused.")
 
 
-class ValidateRiskRequest(RpcModel):
-    """Ask whether a trade would pass the risk checks; changes nothing."""
+class RetrainModelRequest(Question[RetrainModelResult]):
+    """Ask the ai-service to train one model again."""
 
-    symbol: Symbol = Field(description="Venue symbol.")
-    size_usd: PositiveUsd = Field(description="Position size, USDT, above 0.")
-    leverage: Leverage = Field(description="Leverage, 1 to 125.")
-    side: Side = Field(default=Side.BUY, description="Direction.")
+    model_id: Text = Field(description="Id of the model.")
+    reason: str = Field(default="", description="Why.")
+    job_id: str | None = Field(default=None, description="Name of the job; new when absent.")
 
 
 class ValidateRiskResult(RpcModel):
@@ -101,6 +99,15 @@ class ValidateRiskResult(RpcModel):
     approved: bool = Field(description="Whether it would pass.")
     reason: str | None = Field(default=None, description="First reason against it.")
     max_allowed_size: NotNegative = Field(description="Largest size that would pass now, USDT; 0 when none would.")
+
+
+class ValidateRiskRequest(Question[ValidateRiskResult]):
+    """Ask whether a trade would pass the risk checks; changes nothing."""
+
+    symbol: Symbol = Field(description="Venue symbol.")
+    size_usd: PositiveUsd = Field(description="Position size, USDT, above 0.")
+    leverage: Leverage = Field(description="Leverage, 1 to 125.")
+    side: Side = Field(default=Side.BUY, description="Direction.")
 
 
 class Position(RpcModel):
@@ -119,12 +126,6 @@ class Position(RpcModel):
     opened_at: UtcTime | None = Field(default=None, description="Market time of the first fill.")
 
 
-class GetPositionStatusRequest(RpcModel):
-    """Ask for the position in one symbol."""
-
-    symbol: Symbol = Field(description="Venue symbol.")
-
-
 class GetPositionStatusResult(RpcModel):
     """The position in that symbol, if there is one."""
 
@@ -132,8 +133,10 @@ class GetPositionStatusResult(RpcModel):
     position: Position | None = Field(default=None, description="The position, when it is open.")
 
 
-class GetPositionsRequest(RpcModel):
-    """Ask for all open positions."""
+class GetPositionStatusRequest(Question[GetPositionStatusResult]):
+    """Ask for the position in one symbol."""
+
+    symbol: Symbol = Field(description="Venue symbol.")
 
 
 class GetPositionsResult(RpcModel):
@@ -142,13 +145,8 @@ class GetPositionsResult(RpcModel):
     positions: tuple[Position, ...] = Field(description="Open positions by symbol.")
 
 
-class EmergencyStopRequest(RpcModel):
-    """Stop all trading now; only a person can end the stop."""
-
-    reason: Text = Field(description="Why.")
-    requested_by: Text = Field(description="Person or program that asks.")
-    close_all_positions: bool = Field(default=True, description="Close every position at market.")
-    cancel_all_orders: bool = Field(default=True, description="Cancel every order.")
+class GetPositionsRequest(Question[GetPositionsResult]):
+    """Ask for all open positions."""
 
 
 class EmergencyStopResult(RpcModel):
@@ -161,8 +159,13 @@ class EmergencyStopResult(RpcModel):
     message: str = Field(default="", description="One line for a person.")
 
 
-class GetSystemHealthRequest(RpcModel):
-    """Ask for the health of all services."""
+class EmergencyStopRequest(Question[EmergencyStopResult]):
+    """Stop all trading now; only a person can end the stop."""
+
+    reason: Text = Field(description="Why.")
+    requested_by: Text = Field(description="Person or program that asks.")
+    close_all_positions: bool = Field(default=True, description="Close every position at market.")
+    cancel_all_orders: bool = Field(default=True, description="Cancel every order.")
 
 
 class ServiceHealthEntry(RpcModel):
@@ -186,11 +189,8 @@ class GetSystemHealthResult(RpcModel):
     timestamp: UtcTime | None = Field(default=None, description="Wall time of the verdict.")
 
 
-class TriggerRetrainingRequest(RpcModel):
-    """Ask analytics-os to have one model trained again."""
-
-    model_id: Text = Field(description="Id of the model.")
-    reason: str = Field(default="", description="Why.")
+class GetSystemHealthRequest(Question[GetSystemHealthResult]):
+    """Ask for the health of all services."""
 
 
 class TriggerRetrainingResult(RpcModel):
@@ -201,8 +201,11 @@ class TriggerRetrainingResult(RpcModel):
     reason: str | None = Field(default=None, description="Why it was refused.")
 
 
-class GetPortfolioStateRequest(RpcModel):
-    """Ask for the state of the portfolio."""
+class TriggerRetrainingRequest(Question[TriggerRetrainingResult]):
+    """Ask analytics-os to have one model trained again."""
+
+    model_id: Text = Field(description="Id of the model.")
+    reason: str = Field(default="", description="Why.")
 
 
 class GetPortfolioStateResult(RpcModel):
@@ -225,6 +228,10 @@ class GetPortfolioStateResult(RpcModel):
     trades_closed: Count = Field(default=0, description="Positions closed so far.")
     trades_won: Count = Field(default=0, description="Those with a profit.")
     positions: tuple[Position, ...] = Field(description="Open positions by symbol.")
+
+
+class GetPortfolioStateRequest(Question[GetPortfolioStateResult]):
+    """Ask for the state of the portfolio."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,3 +272,11 @@ COMMANDS: Mapping[str, CommandSpec] = MappingProxyType(
         "get_portfolio_state": CommandSpec(ANALYTICS_OS, GetPortfolioStateRequest, GetPortfolioStateResult),
     }
 )
+
+
+def commands_by_question(commands: Mapping[str, CommandSpec]) -> Mapping[type[RpcModel], str]:
+    """Return which command a question belongs to; one that belongs to several is not among them."""
+    names: dict[type[RpcModel], list[str]] = {}
+    for command, spec in commands.items():
+        names.setdefault(spec.request_model, []).append(command)
+    return {question: found[0] for question, found in names.items() if len(found) == 1}

@@ -1,27 +1,33 @@
-"""Requests and responses, and how they travel: as the events ``rpc.request`` and ``rpc.response``.
-
-An entry has the two fields of every event and a third, ``instance``: which process of ``metadata.source`` wrote it. The
-server sends its answer to the inbox of that source and instance, and to no other place that a request could name.
-"""
+"""What callers and servers say to each other: requests, responses, and that nobody waits any more."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
+import orjson
 
-from shared.errors import DecodeError, InvalidInputError
-from shared.events.codec import decode, encode
-from shared.events.envelope import Event, EventMetadata
-from shared.events.v3.system import RpcRequestPayload, RpcResponsePayload, RpcStatus
-from shared.ids import derive_id
+from shared.errors import InvalidInputError
+from shared.events.v3.system import RpcStatus
+from shared.telemetry.masking import mask_text
 
 #: Raw bytes of one entry by field name.
 Fields: TypeAlias = Mapping[bytes, bytes]
+#: Names a call among all calls of an installation: the service that asks, and its request id. What one service was
+#: answered is nothing that another one could ask for.
+CallKey: TypeAlias = tuple[str, str]
+
+#: Tells one call from others under the same request id: process, count and time of the call.
+Attempt: TypeAlias = tuple[str, int, datetime]
+
+#: Longest timeout of a call.
+MAX_TIMEOUT_SECONDS = 86_400.0
+#: How long an answer is kept for a repeated request.
+RESULT_LIFETIME_SECONDS = 600
 
 _SERVICE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _INSTANCE = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
@@ -60,9 +66,29 @@ class RPCRequest:
     require_response: bool = True
 
     @property
+    def key(self) -> CallKey:
+        """What a repeated request has in common with the first one."""
+        return self.source, self.request_id
+
+    @property
+    def attempt(self) -> Attempt:
+        """What a repeated request does not have in common with the first one."""
+        return self.instance, self.sequence, self.timestamp
+
+    @property
     def deadline(self) -> datetime:
         """Wall time after which nobody waits for the answer."""
         return self.timestamp + timedelta(seconds=self.timeout_seconds)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Tells in a few bytes what is asked, so that another question under the same id is noticed."""
+        asked = orjson.dumps([self.command, self.parameters], option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(asked).hexdigest()[:32].encode()
+
+    def asks_like(self, command: str, parameters: Mapping[str, Any]) -> bool:
+        """Whether this is the same question."""
+        return self.command == command and self.parameters == parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +114,45 @@ class RPCResponse:
         return self.status == "SUCCESS"
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """A caller's word that it no longer waits; it names one call, not a later one that repeats it.
+
+    Attributes:
+        request_id: As in the request.
+        source: As in the request.
+        instance: As in the request.
+        sequence: As in the request.
+        timestamp: As in the request.
+    """
+
+    request_id: str
+    source: str
+    instance: str
+    sequence: int
+    timestamp: datetime
+
+    @classmethod
+    def of(cls, request: RPCRequest) -> Cancellation:
+        """Return the word that ends the wait for ``request``."""
+        return cls(request.request_id, request.source, request.instance, request.sequence, request.timestamp)
+
+    @property
+    def key(self) -> CallKey:
+        """``RPCRequest.key`` of the request."""
+        return self.source, self.request_id
+
+    @property
+    def attempt(self) -> Attempt:
+        """``RPCRequest.attempt`` of the request."""
+        return self.instance, self.sequence, self.timestamp
+
+
+def error_response(code: str, message: str) -> RPCResponse:
+    """Return the answer of somebody who says no."""
+    return RPCResponse("ERROR", error_code=code, error_message=mask_text(message))
+
+
 def require_address(service: str, instance: str) -> None:
     """Check that both can be part of a stream name.
 
@@ -100,128 +165,11 @@ def require_address(service: str, instance: str) -> None:
         raise InvalidInputError(f"instance {instance!r} must be 1 to 128 letters, digits or any of . _ : @ -")
 
 
-def encode_request(request: RPCRequest) -> dict[bytes, bytes]:
-    """Return the fields of the entry.
+def require_request_id(request_id: str) -> None:
+    """Check that ``request_id`` can be part of a key.
 
     Raises:
-        InvalidInputError: A parameter cannot be written as JSON, or the timeout is not above 0.
+        InvalidInputError: It is empty, too long, or holds a character that is not allowed.
     """
-    metadata = EventMetadata(
-        event_id=request.request_id,
-        event_type="rpc.request",
-        trace_id=request.trace_id,
-        causation_id=request.causation_id,
-        timestamp=request.timestamp,
-        source=request.source,
-        sequence=request.sequence,
-    )
-    try:
-        payload = RpcRequestPayload(
-            service_target=request.service_target,
-            command=request.command,
-            parameters=dict(request.parameters),
-            timeout_seconds=request.timeout_seconds,
-            require_response=request.require_response,
-        )
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise InvalidInputError(f"RPC {request.command!r}: {where}: {problem['msg']}") from None
-    return _fields(Event(metadata, payload), request.instance)
-
-
-def decode_request(fields: Fields) -> RPCRequest:
-    """Return the request of one entry.
-
-    Raises:
-        DecodeError: It is none, or its source and instance name no inbox.
-    """
-    event = _event(fields, "rpc.request")
-    metadata: EventMetadata = event.metadata
-    payload: RpcRequestPayload = event.payload
-    instance = fields.get(b"instance", b"").decode("utf-8", "replace")
-    try:
-        require_address(metadata.source, instance)
-    except InvalidInputError as error:
-        raise DecodeError(str(error), raw=fields) from None
-    request = RPCRequest(
-        request_id=metadata.event_id,
-        service_target=payload.service_target,
-        command=payload.command,
-        parameters=payload.parameters,
-        timeout_seconds=payload.timeout_seconds,
-        source=metadata.source,
-        instance=instance,
-        timestamp=metadata.timestamp,
-        sequence=metadata.sequence,
-        trace_id=metadata.trace_id,
-        causation_id=metadata.causation_id,
-        require_response=payload.require_response,
-    )
-    try:
-        _ = request.deadline
-    except OverflowError:
-        raise DecodeError(f"timestamp {metadata.timestamp} plus the timeout is no date", raw=fields) from None
-    return request
-
-
-def encode_response(
-    response: RPCResponse, request: RPCRequest, *, source: str, instance: str, timestamp: datetime, sequence: int
-) -> dict[bytes, bytes]:
-    """Return the fields of the entry that answers ``request``.
-
-    Raises:
-        InvalidInputError: The result cannot be written as JSON.
-    """
-    metadata = EventMetadata(
-        event_id=derive_id("rpc.response", request.request_id),
-        event_type="rpc.response",
-        trace_id=request.trace_id,
-        causation_id=request.request_id,
-        timestamp=timestamp,
-        source=source,
-        sequence=sequence,
-    )
-    try:
-        payload = RpcResponsePayload(
-            request_trace_id=request.trace_id,
-            status=response.status,
-            result=response.result,
-            error_message=response.error_message,
-            error_code=response.error_code,
-            processing_time_ms=response.processing_time_ms,
-        )
-    except ValidationError as error:
-        raise InvalidInputError(f"result of {request.command!r} cannot travel: {error.errors()[0]['msg']}") from None
-    return _fields(Event(metadata, payload), instance)
-
-
-def decode_response(fields: Fields) -> tuple[str, RPCResponse]:
-    """Return the id of the request that is answered, and the answer.
-
-    Raises:
-        DecodeError: The entry is no response.
-    """
-    event = _event(fields, "rpc.response")
-    payload: RpcResponsePayload = event.payload
-    if event.metadata.causation_id is None:
-        raise DecodeError("rpc.response names no request in causation_id", raw=fields)
-    return event.metadata.causation_id, RPCResponse(
-        status=payload.status,
-        result=payload.result,
-        error_code=payload.error_code,
-        error_message=payload.error_message,
-        processing_time_ms=payload.processing_time_ms,
-    )
-
-
-def _fields(event: Event[Any], instance: str) -> dict[bytes, bytes]:
-    encoded = encode(event)
-    return {b"metadata": encoded["metadata"], b"payload": encoded["payload"], b"instance": instance.encode()}
-
-
-def _event(fields: Fields, event_type: str) -> Event[Any]:
-    event = decode(fields)
-    if event.metadata.event_type != event_type:
-        raise DecodeError(f"expected {event_type}, was {event.metadata.event_type}", raw=fields)
-    return event
+    if not _INSTANCE.fullmatch(request_id):
+        raise InvalidInputError(f"request id {request_id!r:.80} must be 1 to 128 letters, digits or any of . _ : @ -")

@@ -1,35 +1,53 @@
-"""Answers the commands of one service: each request once, in time, and never with a traceback."""
+"""Answers the commands of one service: each request once, in time, and never with a traceback.
+
+A request's way, top to bottom: ``_read_requests`` takes it, ``_decide`` says what becomes of it, ``_work`` runs it in a
+task of its own, and the settler sends the answer and has the transport forget the request, in this order.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import ValidationError
 
 from shared.backoff import Backoff
 from shared.cancellation import end_task
 from shared.clock import Clock
-from shared.errors import DecodeError, InvalidInputError, QuantumTraderError, RpcError, TransientError
-from shared.rpc.commands import COMMANDS, CommandSpec, RpcModel
-from shared.rpc.messages import RPCRequest, RPCResponse, decode_request, encode_response, require_address
-from shared.rpc.transport import Busy, Delivery, Done, Reply, RpcTransport
+from shared.errors import TransientError
+from shared.rpc.answers import AnswerMemory
+from shared.rpc.commands import COMMANDS, CommandSpec
+from shared.rpc.deadline import use_deadline
+from shared.rpc.dispatch import Dispatcher, Outcome
+from shared.rpc.execution import RpcHandler
+from shared.rpc.guard import MessageGuard
+from shared.rpc.jobs import CancelledCalls, Job
+from shared.rpc.messages import CallKey, Fields, RPCRequest, RPCResponse, error_response, require_address
+from shared.rpc.refusals import Cause, Refusal, Refusals
+from shared.rpc.settling import Settler
+from shared.rpc.signing import Signer
+from shared.rpc.transport import Delivery, Reply, RpcTransport, Settlement, StoredResult
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.spans import NO_SPANS, Spans
 from shared.telemetry.trace import TraceContext, use_trace
 
-#: Takes the validated request model, returns the result model.
-RpcHandler: TypeAlias = Callable[[Any], Awaitable[RpcModel]]
+__all__ = ["RpcHandler", "RpcServer"]
 
-#: Answers kept for repeated requests.
-_ANSWERS_KEPT = 1000
-#: A request that is worked on for this long is held, so that no other replica takes it for abandoned.
-_HOLD_AFTER_SECONDS = 4.0
+#: Requests read at once when no handler is free: urgent ones are found among them, the others are refused.
+_READ_WHEN_FULL = 32
+#: How long a replica without a free place leaves new requests to the others.
+_MOMENT_SECONDS = 0.01
+#: How long the settlement of a request that nobody waits for is tried.
+_FORGET_SECONDS = 30.0
+#: Of so many failures in a row one is told.
+_FAILURES_PER_LINE = 30
+#: Requests that are in hand for this share of the others' patience are held.
+_HOLD_SHARE = 0.25
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -37,8 +55,9 @@ log = structlog.get_logger(__name__)
 class RpcServer:
     """A component that takes this replica's share of the requests.
 
-    A request is settled together with its answer, so a replica that dies in between leaves it to the next one: within
-    the deadline a command can be run again after a crash, and handlers must bear that.
+    A request is forgotten only after its answer was sent, so a replica that dies in between leaves it to the next one:
+    within the deadline a command can be run again after a crash, and handlers must bear that. A command with an effect
+    whose answer was stored is never run again.
 
     Attributes:
         name: Component name.
@@ -56,7 +75,9 @@ class RpcServer:
         max_in_flight: int = 64,
         commands: Mapping[str, CommandSpec] = COMMANDS,
         drain_seconds: float = 5.0,
+        signer: Signer | None = None,
         metrics: Metrics | None = None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """Prepare, without listening.
 
@@ -67,33 +88,53 @@ class RpcServer:
             clock: Wall clock; deadlines are compared with it.
             max_in_flight: Handlers at work at the same time; more requests are answered ``OVERLOADED``.
             commands: All commands that exist.
-            drain_seconds: How long ``stop`` waits for handlers at work.
+            drain_seconds: How long ``stop`` waits for handlers at work, and then for their answers to be sent.
+            signer: Key of the installation; None takes requests from everybody.
             metrics: Counts the answers.
+            spans: Shows each call that is run.
 
         Raises:
             InvalidInputError: ``service`` or ``instance`` cannot be part of a stream name.
         """
         require_address(service, instance)
-        self._channel = transport.responder(service, instance)
         self._service = service
-        self._instance = instance
         self._clock = clock
         self._max_in_flight = max_in_flight
-        self._commands = commands
         self._drain_seconds = drain_seconds
-        self._metrics = metrics
         self._backoff = Backoff(base_seconds=0.05, factor=2.0, cap_seconds=2.0)
-        self._handlers: dict[str, RpcHandler] = {}
-        self._answers: OrderedDict[str, Reply | None] = OrderedDict()
-        self._in_hand: dict[str, float] = {}  # entry id -> monotonic time of its arrival
-        self._running: dict[str, asyncio.Task[None]] = {}  # request id -> its work
-        self._sequence = 0
-        self._reader: asyncio.Task[None] | None = None
+        self._channel = transport.responder(service, instance)
+        self._claims = transport.claims(service)
+        self._feed = transport.cancellations(service)
+        self._guard = MessageGuard(service, signer)
+        self._dispatcher = Dispatcher(
+            service=service,
+            instance=instance,
+            commands=commands,
+            claims=self._claims,
+            guard=self._guard,
+            clock=clock,
+            metrics=metrics,
+            spans=spans,
+        )
+        self._settler = Settler(self._channel, on_end=self._let_go)
+        self._refusals = Refusals("requests", service=service, clock=clock, metrics=metrics)
+        self._answers = AnswerMemory(clock)
+        self._cancelled = CancelledCalls()
+        self._in_hand: dict[str, float] = {}  # entry id -> loop time at which it came
+        self._jobs: dict[CallKey, Job] = {}
+        self._place_is_free = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._chores: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
-        """Requests being worked on."""
-        return len(self._running)
+        """Calls being worked on."""
+        return len(self._jobs)
+
+    @property
+    def refused(self) -> Mapping[Cause, int]:
+        """Requests put aside without an answer, by cause."""
+        return self._refusals.counts
 
     def register(self, command: str, handler: RpcHandler) -> None:
         """Let ``handler`` answer ``command``; call before ``start``.
@@ -101,212 +142,238 @@ class RpcServer:
         Raises:
             InvalidInputError: The command does not exist, belongs to another service, or has a handler.
         """
-        spec = self._commands.get(command)
-        if spec is None or spec.service != self._service:
-            raise InvalidInputError(f"command {command!r} is not one of {self._service}; see shared/rpc/commands.py")
-        if command in self._handlers:
-            raise InvalidInputError(f"command {command!r} has a handler already")
-        self._handlers[command] = handler
+        self._dispatcher.register(command, handler)
 
     async def start(self) -> None:
         """Take part, beginning with what an earlier life of this instance left."""
         left = await self._channel.open()
-        self._reader = asyncio.create_task(self._serve(left), name="rpc-server")
+        work = {"cancellations": self._hear_cancellations(), "requests": self._read_requests(left)}
+        work["upkeep"] = self._keep_up()
+        self._tasks = [asyncio.create_task(part, name=f"rpc-server-{name}") for name, part in work.items()]
 
     async def stop(self) -> None:
         """Take no more, let handlers finish, leave the rest to another replica."""
-        reader, self._reader = self._reader, None
-        if reader is not None:
-            await end_task(reader)
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=self._drain_seconds)
-        for task in list(self._running.values()):
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
             await end_task(task)
+        work = [job.task for job in self._jobs.values() if job.task is not None]
+        if work:
+            await asyncio.wait(work, timeout=self._drain_seconds)
+        for task in [*work, *self._chores]:
+            await end_task(task)
+        await self._settler.close(self._drain_seconds)
+        await self._feed.close()
         with suppress(TransientError):
             await self._channel.close()
 
-    # Reading
+    # -- reading ------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, left: Iterable[Delivery]) -> None:
-        waiting, failures = deque(left), 0
+    async def _read_requests(self, left: Sequence[Delivery]) -> None:
+        self._accept_all(left)
         while True:
-            try:
-                while waiting:
-                    await self._accept(waiting[0])
-                    waiting.popleft()
-                await self._hold_what_takes_long()
-                waiting.extend(await self._channel.receive())
-                failures = 0
-            except TransientError as error:
-                failures += 1
-                log.warning("rpc_requests_unreachable", error=str(error), failures=failures)
-                await self._clock.sleep(self._backoff.delay(failures))
-            except Exception:
-                # A reader that died of one request would leave every other one without an answer.
-                log.exception("rpc_request_dropped", entry_id=waiting[0].entry_id if waiting else None)
-                if waiting:
-                    waiting.popleft()
-                await self._clock.sleep(self._backoff.delay(1))
+            await self._settler.wait_for_room()
+            if places := self._free_places:
+                # No more than can be run, so that other replicas get their share.
+                self._accept_all(await self._persistently(self._channel.receive, places))
+                continue
+            # Who waits at the stream is served first, and that are the replicas that have a place: what is still there
+            # after a moment nobody could take. Urgent requests among it are run, the others refused.
+            await self._wait_for_a_place(_MOMENT_SECONDS)
+            if not self._free_places:
+                self._accept_all(await self._persistently(partial(self._channel.receive, _READ_WHEN_FULL, wait=False)))
 
-    async def _accept(self, delivery: Delivery) -> None:
-        """Decide what becomes of one request; only those that are new, in time and not too many are run."""
-        if delivery.entry_id in self._in_hand:
-            return
-        try:
-            request = decode_request(delivery.fields)
-        except DecodeError as error:  # there is no address that an answer could be sent to
-            log.error("rpc_request_unreadable", error=str(error), entry_id=delivery.entry_id)
-            await self._channel.settle(delivery, None)
-            return
-        if self._clock.now() >= request.deadline:
-            log.warning("rpc_request_late", command=request.command, request_id=request.request_id)
-            await self._channel.settle(delivery, None)
-        elif request.request_id in self._answers:
-            await self._channel.settle(delivery, _addressed(self._answers[request.request_id], request))
-        elif request.request_id in self._running:
-            await self._channel.settle(delivery, None)  # the first one will answer
-        elif len(self._running) >= self._max_in_flight and not self._is_urgent(request.command):
-            refusal = RPCResponse("ERROR", error_code="OVERLOADED", error_message=self._overloaded())
-            await self._channel.settle(delivery, self._reply(request, refusal))
-        else:
-            self._in_hand[delivery.entry_id] = self._clock.monotonic()
-            self._running[request.request_id] = asyncio.create_task(self._work(delivery, request))
+    @property
+    def _free_places(self) -> int:
+        return max(0, self._max_in_flight - len(self._jobs))
 
-    def _is_urgent(self, command: str) -> bool:
-        spec = self._commands.get(command)
-        return spec is not None and spec.urgent
+    async def _wait_for_a_place(self, seconds: float) -> None:
+        self._place_is_free.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._place_is_free.wait()
 
-    def _overloaded(self) -> str:
-        return f"{self._service} runs {self._max_in_flight} commands already; try again later"
+    async def _hear_cancellations(self) -> None:
+        while True:
+            for fields in await self._persistently(self._feed.receive):
+                self._cancel(fields)
 
-    async def _hold_what_takes_long(self) -> None:
-        now = self._clock.monotonic()
-        long = [entry_id for entry_id, since in self._in_hand.items() if now - since >= _HOLD_AFTER_SECONDS]
-        if long:
-            await self._channel.hold(long)
+    async def _keep_up(self) -> None:
+        """Hold what takes long, and take over what dead replicas left."""
+        pause = self._channel.patience_seconds * _HOLD_SHARE
+        while True:
+            await asyncio.sleep(pause)
+            oldest = asyncio.get_running_loop().time() - pause
+            if long := [entry_id for entry_id, since in self._in_hand.items() if since <= oldest]:
+                await self._persistently(self._channel.hold, long)
+            if claimed := [key for key, job in self._jobs.items() if job.has_effect]:
+                await self._persistently(self._claims.keep, claimed)
+            if places := self._free_places:
+                self._accept_all(await self._persistently(self._channel.take_over, places))
 
-    # One request
-
-    async def _work(self, delivery: Delivery, request: RPCRequest) -> None:
-        """Run one request and settle it; a transport that is away is tried again while the caller waits."""
-        try:
-            with use_trace(TraceContext(request.trace_id, request.request_id)):
-                reply = await self._reply_to(delivery, request)
-            await self._settle_in_time(delivery, request, reply)
-        except TransientError as error:
-            log.warning("rpc_request_left", command=request.command, request_id=request.request_id, error=str(error))
-        except Exception:
-            log.exception("rpc_request_failed", command=request.command, request_id=request.request_id)
-        finally:
-            self._running.pop(request.request_id, None)
-            self._in_hand.pop(delivery.entry_id, None)
-
-    async def _reply_to(self, delivery: Delivery, request: RPCRequest) -> Reply | None:
-        spec = self._commands.get(request.command)
-        if spec is not None and spec.has_effect:
-            claim = await self._channel.claim(request.request_id, delivery.entry_id)
-            if isinstance(claim, Busy):
-                return None
-            if isinstance(claim, Done):
-                return Reply(request.source, request.instance, claim.fields)
-        response = await self._run(request, spec)
-        reply = self._reply(request, response, stored=spec is not None and spec.has_effect)
-        if response.error_code != "DEADLINE_EXCEEDED":  # cut off, so there is no outcome to repeat
-            self._remember(request.request_id, reply)
-        return reply
-
-    async def _run(self, request: RPCRequest, spec: CommandSpec | None) -> RPCResponse:
-        handler = self._handlers.get(request.command)
-        if spec is None or handler is None:
-            return _error("UNKNOWN_COMMAND", f"{self._service} has no command {request.command!r}")
-        try:
-            parameters = spec.request_model.model_validate(dict(request.parameters))
-        except ValidationError as error:
-            return _error("INVALID_PARAMETERS", _first_problem(request.command, error))
-        began = self._clock.monotonic()
-        response = await self._guarded(handler, parameters, request, spec)
-        elapsed_ms = (self._clock.monotonic() - began) * 1000.0
-        return RPCResponse(
-            response.status, response.result, response.error_code, response.error_message, max(0.0, elapsed_ms)
-        )
-
-    async def _guarded(
-        self, handler: RpcHandler, parameters: RpcModel, request: RPCRequest, spec: CommandSpec
-    ) -> RPCResponse:
-        # A command with an effect is never cut off in the middle; its answer is there for whoever asks again.
-        left = None if spec.has_effect else (request.deadline - self._clock.now()).total_seconds()
-        try:
-            async with asyncio.timeout(left) as limit:
-                result = await handler(parameters)
-            if not isinstance(result, spec.result_model):
-                raise TypeError(f"handler returned {type(result).__name__}, not {spec.result_model.__name__}")
-            return RPCResponse("SUCCESS", result.model_dump(mode="json"))
-        except RpcError as error:
-            return _error(error.code, str(error))
-        except QuantumTraderError as error:
-            return _error(error_code(error), str(error))
-        except Exception as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                message = f"{request.command} took longer than the caller waits"
-                return RPCResponse("TIMEOUT", error_code="DEADLINE_EXCEEDED", error_message=message)
-            log.exception("rpc_handler_failed", command=request.command, request_id=request.request_id)
-            return _error("INTERNAL_ERROR", f"{request.command} failed inside {self._service}; its log says why")
-
-    # The answer
-
-    def _reply(self, request: RPCRequest, response: RPCResponse, *, stored: bool = False) -> Reply | None:
-        if not (request.require_response or stored):
-            return None
-        self._sequence += 1
-        if self._metrics is not None:
-            # A name that nobody registered never becomes a label: a caller could make up any number of them.
-            command = request.command if request.command in self._handlers else "unknown"
-            self._metrics.rpc_served(command, response.status)
-        fields = encode_response(
-            response,
-            request,
-            source=self._service,
-            instance=self._instance,
-            timestamp=self._clock.now(),
-            sequence=self._sequence,
-        )
-        return Reply(request.source, request.instance, fields, stored_as=request.request_id if stored else None)
-
-    def _remember(self, request_id: str, reply: Reply | None) -> None:
-        self._answers[request_id] = reply
-        while len(self._answers) > _ANSWERS_KEPT:
-            self._answers.popitem(last=False)
-
-    async def _settle_in_time(self, delivery: Delivery, request: RPCRequest, reply: Reply | None) -> None:
+    async def _persistently(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Do ``work`` again and again until the transport is there."""
         failures = 0
         while True:
             try:
-                return await self._channel.settle(delivery, reply)
-            except TransientError:
-                if self._clock.now() >= request.deadline:
-                    raise
+                return await work(*args)
+            except TransientError as error:
                 failures += 1
-                await self._clock.sleep(self._backoff.delay(failures))
+                if failures % _FAILURES_PER_LINE == 1:
+                    log.warning("rpc_transport_away", service=self._service, error=str(error), failures=failures)
+            except Exception:
+                failures += 1
+                log.exception("rpc_reading_failed", service=self._service)
+            await self._clock.sleep(self._backoff.delay(failures))
 
+    # -- deciding -----------------------------------------------------------------------------------------------------
 
-def _addressed(reply: Reply | None, request: RPCRequest) -> Reply | None:
-    """Return the stored answer on its way to whoever asks now: the caller may have been restarted in between."""
-    if reply is None or not request.require_response:
-        return None
-    return replace(reply, service=request.source, instance=request.instance)
+    def _accept_all(self, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            if delivery.entry_id not in self._in_hand:
+                self._in_hand[delivery.entry_id] = asyncio.get_running_loop().time()
+                self._accept(delivery)
 
+    def _accept(self, delivery: Delivery) -> None:
+        try:
+            self._decide(delivery)
+        except Exception:
+            # A reader that died of one request would leave every other one without an answer.
+            log.exception("rpc_request_dropped", entry_id=delivery.entry_id)
+            self._forget(delivery)
 
-def error_code(error: QuantumTraderError) -> str:
-    """Return ``CONNECTION_LOST`` for ConnectionLostError, and so on for the whole tree."""
-    name = type(error).__name__.removesuffix("Error")
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).upper()
+    def _decide(self, delivery: Delivery) -> None:
+        """Decide what becomes of one request; only those that are new, in time and not too many are run."""
+        now = self._clock.now()
+        request = self._guard.request(delivery.fields, now)
+        if isinstance(request, Refusal):
+            self._refusals.note(request)
+            self._forget(delivery)
+            return
+        key = request.key
+        # A caller whose clock is ahead waits no longer than it says.
+        seconds = min((request.deadline - now).total_seconds(), request.timeout_seconds)
+        if seconds <= 0 or request in self._cancelled:
+            why = "rpc_request_late" if seconds <= 0 else "rpc_request_cancelled"
+            log.info(why, command=request.command, request_id=request.request_id)
+            self._drop(delivery, request)
+        elif (answer := self._answers.find(key)) is not None:
+            same = request.asks_like(answer.command, answer.parameters)
+            self._send(delivery, request, answer.fields if same else self._dispatcher.reused(request))
+        elif (job := self._jobs.get(key)) is not None:
+            self._join(job, delivery, request, seconds)
+        elif len(self._jobs) >= self._max_in_flight and not self._is_urgent(request.command):
+            said = f"{self._service} runs {self._max_in_flight} commands already; try again later"
+            self._send(delivery, request, self._dispatcher.answer(request, error_response("OVERLOADED", said)))
+        else:
+            self._run(delivery, request, seconds)
 
+    def _is_urgent(self, command: str) -> bool:
+        spec = self._dispatcher.spec_of(command)
+        return spec is not None and spec.urgent
 
-def _error(code: str, message: str) -> RPCResponse:
-    return RPCResponse("ERROR", error_code=code, error_message=message)
+    def _join(self, job: Job, delivery: Delivery, request: RPCRequest, seconds: float) -> None:
+        if not request.asks_like(job.request.command, job.request.parameters):
+            self._send(delivery, request, self._dispatcher.reused(request))
+        elif job.knows(request.attempt):
+            self._forget(delivery)  # a copy, sent because the receipt of the first one was lost
+        elif job.cut_off is not None:
+            job.after.append(delivery)
+        else:
+            job.join(delivery, request, asyncio.get_running_loop().time() + seconds)
 
+    def _cancel(self, fields: Fields) -> None:
+        cancellation = self._guard.cancellation(fields)
+        if isinstance(cancellation, Refusal):
+            self._refusals.note(cancellation)
+            return
+        self._cancelled.add(cancellation)
+        job = self._jobs.get(cancellation.key)
+        if job is not None:
+            for entry_id in job.leave(cancellation):
+                self._settler.put(Settlement(entry_id), seconds=_FORGET_SECONDS)
 
-def _first_problem(command: str, error: ValidationError) -> str:
-    problem = error.errors(include_url=False, include_context=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "parameters"
-    return f"{command}: {where}: {problem['msg']}, was {problem['input']!r:.80}"
+    def _drop(self, delivery: Delivery, request: RPCRequest) -> None:
+        """Do not run it; nothing is stored, so that a later request with the same id can be run."""
+        spec = self._dispatcher.spec_of(request.command)
+        if delivery.taken_over and spec is not None and spec.has_effect:
+            # Whoever had it may have claimed the call, and nobody will answer it any more.
+            chore = asyncio.create_task(self._release(delivery, request))
+            self._chores.add(chore)
+            chore.add_done_callback(self._chores.discard)
+        else:
+            self._forget(delivery)
+
+    async def _release(self, delivery: Delivery, request: RPCRequest) -> None:
+        try:
+            await self._claims.release(request.key, entry_id=delivery.entry_id)
+        except TransientError as error:
+            log.warning("rpc_claim_left", request_id=request.request_id, error=str(error))
+        self._forget(delivery)
+
+    # -- one request --------------------------------------------------------------------------------------------------
+
+    def _run(self, delivery: Delivery, request: RPCRequest, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        job = Job(delivery, request, self._dispatcher.spec_of(request.command), loop.time() + seconds)
+        self._jobs[request.key] = job
+        job.begin(loop.create_task(self._work(job)))
+
+    async def _work(self, job: Job) -> None:
+        request, job.has_begun = job.request, True
+        try:
+            if job.cut_off is None:
+                with use_trace(TraceContext(request.trace_id, request.request_id)), use_deadline(job.deadline):
+                    outcome = await self._dispatcher.run(job)
+            else:
+                outcome = self._cut_off(job)
+        except asyncio.CancelledError:
+            if job.cut_off is None:
+                raise  # this replica stops: the request stays for another one
+            outcome = self._cut_off(job)
+        except TransientError as error:
+            log.warning("rpc_request_left", command=request.command, request_id=request.request_id, error=str(error))
+            for entry_id in job.asks:
+                self._let_go(entry_id)
+            return
+        except Exception:
+            log.exception("rpc_request_failed", command=request.command, request_id=request.request_id)
+            outcome = Outcome(self._dispatcher.answer(request, error_response("INTERNAL_ERROR", "see the log")))
+        finally:
+            job.finish()
+            del self._jobs[request.key]
+            self._place_is_free.set()
+        self._settle(job, outcome)
+        for delivery in job.after:
+            self._accept(delivery)
+
+    def _cut_off(self, job: Job) -> Outcome:
+        if job.cut_off == "caller":
+            return Outcome()
+        said = f"{job.request.command} took longer than the caller waits"
+        response = RPCResponse("TIMEOUT", error_code="DEADLINE_EXCEEDED", error_message=said)
+        return Outcome(self._dispatcher.answer(job.request, response))
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        if outcome.fields is not None and outcome.is_final:
+            self._answers.keep(job.request, outcome.fields)
+        result = outcome.result
+        for entry_id, request in job.asks.items():
+            self._put(entry_id, request, outcome.fields, result, seconds=request.timeout_seconds)
+            result = None
+
+    def _send(self, delivery: Delivery, request: RPCRequest, fields: Fields) -> None:
+        self._put(delivery.entry_id, request, fields, None, seconds=request.timeout_seconds)
+
+    def _forget(self, delivery: Delivery) -> None:
+        self._settler.put(Settlement(delivery.entry_id), seconds=_FORGET_SECONDS)
+
+    def _put(
+        self, entry_id: str, request: RPCRequest, fields: Fields | None, result: StoredResult | None, *, seconds: float
+    ) -> None:
+        reply = None
+        if fields is not None and request.require_response:
+            reply = Reply(request.source, request.instance, fields)
+        self._settler.put(Settlement(entry_id, reply, result), seconds=seconds)
+
+    def _let_go(self, entry_id: str) -> None:
+        self._in_hand.pop(entry_id, None)

@@ -1,4 +1,7 @@
-"""The ports under RPC: what a caller and a responder need from whatever carries their messages."""
+"""The ports under RPC: what callers and servers need from whatever carries their messages.
+
+Every method that waits for something raises TransientError when the carrier is away.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from shared.rpc.messages import Fields
+from shared.errors import TransientError
+from shared.rpc.messages import CallKey, Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,10 +20,12 @@ class Delivery:
     Attributes:
         entry_id: Given by the transport.
         fields: Raw bytes by field name.
+        taken_over: Whether it was in the hands of somebody before, who may have begun to run it.
     """
 
     entry_id: str
     fields: Fields
+    taken_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,33 +36,61 @@ class Reply:
         service: Service of the caller.
         instance: Process of the caller.
         fields: Raw bytes of the answer.
-        stored_as: Request id under which every replica finds the answer again; None when nobody needs to.
     """
 
     service: str
     instance: str
     fields: Fields
-    stored_as: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """An answer that every replica of the service shall find again.
+
+    Attributes:
+        key: Call that it answers.
+        fields: Raw bytes of the answer.
+    """
+
+    key: CallKey
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What becomes of one delivery.
+
+    Attributes:
+        entry_id: Delivery that is dealt with.
+        reply: Answer that is sent.
+        result: Answer that is stored.
+    """
+
+    entry_id: str
+    reply: Reply | None = None
+    result: StoredResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """The request is this entry's to run."""
+    """The call is this delivery's to run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """Another entry with the same request id is being run; whoever runs it will answer."""
+    """Another delivery of the same call is being run; whoever runs it will answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The request was run before.
+    """The call was run before.
 
     Attributes:
+        fingerprint: Tells what was asked.
         fields: Raw bytes of its answer.
     """
 
+    fingerprint: bytes
     fields: Fields
 
 
@@ -64,14 +98,17 @@ Claim: TypeAlias = Granted | Busy | Done
 
 
 class CallerChannel(Protocol):
-    """One caller's way out and its one inbox. Every method raises TransientError when the carrier is away."""
+    """One caller's way out and its one inbox."""
 
     async def open(self) -> None:
         """Begin to listen."""
         ...
 
-    async def send(self, service: str, fields: Fields) -> None:
-        """Put a request where the replicas of ``service`` share them; after an error it may or may not be there."""
+    async def send(self, service: str, *, requests: Sequence[Fields], cancellations: Sequence[Fields]) -> None:
+        """Put requests where the replicas of ``service`` share them, and cancellations where each of them sees them.
+
+        After an error any of them may or may not be there.
+        """
         ...
 
     async def receive(self) -> Sequence[Fields]:
@@ -84,33 +121,74 @@ class CallerChannel(Protocol):
 
 
 class ResponderChannel(Protocol):
-    """One replica's share of the requests. Every method raises TransientError when the carrier is away."""
+    """One replica's share of the requests.
+
+    Attributes:
+        patience_seconds: A request that nobody held for this long belongs to a dead replica.
+    """
+
+    @property
+    def patience_seconds(self) -> float: ...
 
     async def open(self) -> Sequence[Delivery]:
         """Begin to take part; return what this instance took in an earlier life and did not settle."""
         ...
 
-    async def receive(self) -> Sequence[Delivery]:
-        """Wait for requests, new or left by a dead replica; none when the wait was long enough."""
+    async def receive(self, limit: int, *, wait: bool = True) -> Sequence[Delivery]:
+        """Take at most ``limit`` new requests, waiting for the first; none when the wait was long enough."""
         ...
 
-    async def claim(self, request_id: str, entry_id: str) -> Claim:
-        """Make sure that at most one entry with this request id runs among all replicas.
+    async def take_over(self, limit: int) -> Sequence[Delivery]:
+        """Return at most ``limit`` requests that dead replicas left.
 
-        The same entry is granted again: a replica that died in the middle is followed by a second try.
+        None so soon after an outage that the living had no time to hold theirs.
         """
         ...
 
-    async def settle(self, delivery: Delivery, reply: Reply | None) -> None:
-        """Send the answer, if there is one, and mark the request as dealt with: both or neither."""
+    async def hold(self, entry_ids: Sequence[str]) -> None:
+        """Say that these are still in hand, so that nobody takes them over."""
         ...
 
-    async def hold(self, entry_ids: Sequence[str]) -> None:
-        """Say that these are still being worked on, so that nobody else takes them."""
+    async def settle(self, settlements: Sequence[Settlement]) -> Sequence[TransientError | None]:
+        """Store, send and forget; say of each whether it is done.
+
+        Whatever breaks in between, no delivery is forgotten before its result is stored and its answer is sent.
+        """
         ...
 
     async def close(self) -> None:
         """Stop taking part; what is not settled stays for another replica."""
+        ...
+
+
+class ClaimBook(Protocol):
+    """Which calls with an effect are run or were run, known to all replicas of a service."""
+
+    async def claim(self, key: CallKey, *, entry_id: str, fingerprint: bytes) -> Claim:
+        """Make sure that at most one delivery of this call is run among all replicas.
+
+        The same delivery is granted again: a replica that died in the middle is followed by a second try.
+        """
+        ...
+
+    async def keep(self, keys: Sequence[CallKey]) -> None:
+        """Say that these are still being run, so that the claims do not expire."""
+        ...
+
+    async def release(self, key: CallKey, *, entry_id: str) -> None:
+        """Give up the claim of a delivery that will not be run to its end; a stored result stays."""
+        ...
+
+
+class CancellationFeed(Protocol):
+    """What callers no longer wait for, as every replica of a service hears it."""
+
+    async def receive(self) -> Sequence[Fields]:
+        """Wait for cancellations, beginning with those of the last minutes; none when the wait was long enough."""
+        ...
+
+    async def close(self) -> None:
+        """Stop listening."""
         ...
 
 
@@ -123,4 +201,12 @@ class RpcTransport(Protocol):
 
     def responder(self, service: str, instance: str) -> ResponderChannel:
         """Return the channel of one answering process."""
+        ...
+
+    def claims(self, service: str) -> ClaimBook:
+        """Return the claims of ``service``."""
+        ...
+
+    def cancellations(self, service: str) -> CancellationFeed:
+        """Return what the callers of ``service`` no longer wait for."""
         ...

@@ -9,19 +9,34 @@ import logging
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Any, BinaryIO
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from types import MappingProxyType, TracebackType
+from typing import Any, BinaryIO, cast
 
 import orjson
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
 
-from shared.telemetry.masking import Masker, needs_cleaning, plain_value, readable
+from shared.clock import Clock, SystemClock
+from shared.telemetry.masking import Masker, has_hint, needs_cleaning, plain_value, readable, use_masker
 from shared.telemetry.trace import current_trace
 
 #: Libraries whose INFO lines repeat what ours say.
 _QUIET_LOGGERS = ("uvicorn.access", "httpx", "httpcore", "asyncio", "alembic.runtime.plugins")
+#: Names of fields that are remembered as harmless; they come out of the code, so there are a few hundred at most.
+_NAMES_REMEMBERED = 10_000
+#: Colons of a line that belong to its timestamp.
+_COLONS_OF_TIME = 2
+
+# Counted without a lock: CPython 3.11 and 3.12 switch threads at calls and loops, never inside of ``+= 1``.
+_lines_written: defaultdict[str, int] = defaultdict(int)
+
+
+def lines_written() -> Mapping[str, int]:
+    """Return how many lines this process wrote, by level."""
+    return MappingProxyType(_lines_written)
 
 
 def configure_logging(
@@ -29,70 +44,122 @@ def configure_logging(
     level: str = "INFO",
     secrets: Iterable[str] = (),
     stream: BinaryIO | None = None,
+    clock: Clock | None = None,
 ) -> None:
-    """Send every log line of this process to ``stream`` as JSON.
+    """Send every log line of this process to ``stream`` as JSON, and let ``mask_text`` know the secrets.
 
     Args:
         service: Name that stands on every line.
         level: Lowest level that is written.
         secrets: Values that are masked wherever they appear (``ServiceSettings.secret_values``).
         stream: Where the lines go; stderr by default.
+        clock: Wall clock of the timestamps; the machine's by default.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
+    masker = Masker(secrets)
+    use_masker(masker)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _exception_as_lines,
-            _LineRenderer(service, Masker(secrets)),
+            _LineRenderer(service, masker, clock or SystemClock()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.BytesLoggerFactory(stream or sys.stderr.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _Forgiving(stream or sys.stderr.buffer))),
         cache_logger_on_first_use=True,
     )
     _route_standard_logging(threshold)
     _route_uncaught_exceptions()
 
 
-class _LineRenderer:
-    """Adds service and trace, renders JSON, masks."""
+class _Forgiving:
+    """A stream whose failures end nothing: a line that a full disk does not take must not end the work it tells of."""
 
-    def __init__(self, service: str, masker: Masker) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> int:
+        try:
+            return self._stream.write(line)
+        except OSError:
+            return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+class _LineRenderer:
+    """Makes the line: time, level, service, trace; exceptions as text; JSON; nothing unprintable; no secret.
+
+    All in one place, because each further processor costs a line of 7 µs some 5 %.
+    """
+
+    def __init__(self, service: str, masker: Masker, clock: Clock) -> None:
         self._service = service
         self._masker = masker
+        self._now = clock.now
+        self._harmless: set[str] = set()
 
     def __call__(self, logger: WrappedLogger, method: str, fields: EventDict) -> bytes:
+        if "exc_info" in fields:
+            _exception_as_lines(fields)
         trace = current_trace()
-        line_fields = {
-            "timestamp": fields.pop("timestamp", None),
-            "level": fields.pop("level", method),
+        line_fields: dict[str, Any] = {
+            "timestamp": self._now(),
+            "level": method,
             "service": self._service,
             "trace_id": trace.trace_id if trace else None,
             "event": fields.pop("event", ""),
         }
-        for name, value in fields.items():
-            if name not in line_fields:
-                line_fields[name] = value
-            elif line_fields[name] != value:
-                # A field that is called like one of the five is kept beside it instead of replacing it.
-                line_fields[f"{name}_"] = value
-        return self._masker.mask(_render(line_fields))
+        if line_fields.keys().isdisjoint(fields):
+            line_fields.update(fields)
+        else:
+            _add_beside(line_fields, fields)
+        _lines_written[method] += 1
+        return self._rendered(line_fields)
+
+    def _rendered(self, fields: dict[str, Any]) -> bytes:
+        try:
+            line = orjson.dumps(fields, default=readable, option=orjson.OPT_UTC_Z)
+        except TypeError:  # huge integers, lone surrogates, keys that are no strings
+            return self._masker.mask(orjson.dumps(plain_value(fields)))
+        if needs_cleaning(line):
+            return self._masker.mask(orjson.dumps(plain_value(orjson.loads(line))))
+        if self._is_free_of_patterns(line, fields):
+            return self._masker.mask_values(line)
+        return self._masker.mask(line)
+
+    def _is_free_of_patterns(self, line: bytes, fields: dict[str, Any]) -> bool:
+        """Tell in a fraction of the time of ``has_hint`` that no pattern of the masker can match.
+
+        Each of them needs ``=``, or a ``:`` after a telling name or before a space or a slash. When the line has no
+        more colons than fields and time do, only the names of the fields are left to look at, and they repeat.
+        """
+        if line.count(b":") != len(fields) + _COLONS_OF_TIME or b"=" in line:
+            return False
+        return self._harmless.issuperset(fields) or self._learn(fields)
+
+    def _learn(self, names: Iterable[str]) -> bool:
+        harmless = [name for name in names if not has_hint(str(name))]
+        if len(self._harmless) < _NAMES_REMEMBERED:
+            self._harmless.update(harmless)
+        return len(harmless) == len(tuple(names))
 
 
-def _render(fields: dict[str, Any]) -> bytes:
-    try:
-        line = orjson.dumps(fields, default=readable)
-    except TypeError:  # huge integers, lone surrogates, keys that are no strings
-        return orjson.dumps(plain_value(fields))
-    return orjson.dumps(plain_value(orjson.loads(line))) if needs_cleaning(line) else line
+def _add_beside(line_fields: dict[str, Any], fields: EventDict) -> None:
+    """Add ``fields``; one that is called like one of the fixed five is kept beside it instead of replacing it."""
+    for name, value in fields.items():
+        if name not in line_fields:
+            line_fields[name] = value
+        elif line_fields[name] != value:
+            line_fields[f"{name}_"] = value
 
 
-def _exception_as_lines(logger: WrappedLogger, method: str, fields: EventDict) -> EventDict:
+def _exception_as_lines(fields: EventDict) -> None:
     """Turn ``exc_info`` into a list of text lines, so that a message with line ends cannot look like a line."""
-    exc_info = fields.pop("exc_info", None)
+    exc_info = fields.pop("exc_info")
     if not exc_info:
-        return fields
+        return
     if isinstance(exc_info, BaseException):
         error: BaseException | None = exc_info
     elif isinstance(exc_info, tuple):
@@ -101,7 +168,6 @@ def _exception_as_lines(logger: WrappedLogger, method: str, fields: EventDict) -
         error = sys.exc_info()[1]
     if error is not None:
         fields["exception"] = "".join(traceback.format_exception(error)).rstrip().split("\n")
-    return fields
 
 
 class _ToStructlog(logging.Handler):

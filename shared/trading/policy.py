@@ -63,6 +63,37 @@ class RiskPolicy:
     enable_dynamic_tpsl: bool = True
 
 
+class PolicyUnit(StrEnum):
+    """What the number of a field counts; how people write it and read it."""
+
+    FRACTION = "fraction"  # 0.01 is 1 %
+    TIMES = "x"
+    USD = "USD"
+    COUNT = "count"
+    SWITCH = "on/off"
+
+
+#: Unit of every field of ``RiskPolicy``, in its order.
+POLICY_UNITS: Mapping[str, PolicyUnit] = MappingProxyType(
+    {
+        "max_leverage": PolicyUnit.TIMES,
+        "max_risk_pct_per_trade": PolicyUnit.FRACTION,
+        "max_daily_drawdown": PolicyUnit.FRACTION,
+        "max_positions": PolicyUnit.COUNT,
+        "global_min_confidence": PolicyUnit.FRACTION,
+        "scaling_factor": PolicyUnit.TIMES,
+        "position_size_cap": PolicyUnit.USD,
+        "enable_rl": PolicyUnit.SWITCH,
+        "enable_meta_strategy": PolicyUnit.SWITCH,
+        "enable_pal": PolicyUnit.SWITCH,
+        "enable_pba": PolicyUnit.SWITCH,
+        "enable_clm": PolicyUnit.SWITCH,
+        "enable_retraining": PolicyUnit.SWITCH,
+        "enable_dynamic_tpsl": PolicyUnit.SWITCH,
+    }
+)
+
+
 DEFAULT_POLICIES: Mapping[RiskMode, RiskPolicy] = MappingProxyType(
     {
         RiskMode.NORMAL: RiskPolicy(

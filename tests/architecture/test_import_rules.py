@@ -25,6 +25,7 @@ VIOLATIONS = {
     "redis": ("shared/bus/middleware.py", "import redis"),
     "ccxt": ("services/exec_risk_service/handlers/ledger.py", "import ccxt"),
     "fastapi": ("services/exec_risk_service/handlers/ledger.py", "import fastapi"),
+    "opentelemetry": ("shared/telemetry/trace.py", "import opentelemetry.trace"),
 }
 
 

@@ -18,6 +18,9 @@ from infrastructure.supervisor.run_state import RunState, StateFile
 from tests.support.command_line import Finished, run_command, start_command
 from tests.support.eventually import eventually
 
+#: One worker does all whole runs: two at a time would be too much for a small machine, and some share a record.
+pytestmark = pytest.mark.xdist_group("whole-runs")
+
 
 def assert_one_line(finished: Finished, *words: str) -> None:
     lines = finished.stderr.splitlines()

@@ -17,7 +17,7 @@ from tests.support.command_line import run_command, start_command
 from tests.support.eventually import eventually
 from tests.support.live_run import LiveRun
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("whole-runs")]
 
 PROGRAMS = ("redis", "postgres", "paper-exchange", "analytics-os-service", "exec-risk-service", "ai-service")
 

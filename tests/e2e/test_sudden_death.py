@@ -12,7 +12,7 @@ from tests.support.eventually import eventually
 from tests.support.live_run import LiveRun, live_run, with_models_of
 from tests.support.recorded_run import Recorded
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("whole-runs")]
 
 SECONDS = 20.0
 

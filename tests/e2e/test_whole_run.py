@@ -13,7 +13,7 @@ from tests.support.command_line import run_command
 from tests.support.live_run import SYMBOLS
 from tests.support.recorded_run import TERMS, Recorded
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.xdist_group("whole-runs")]
 
 COUNTS = (
     "candles", "predictions", "signals", "intents", "orders_accepted", "fills", "positions_opened", "positions_closed",

@@ -137,7 +137,8 @@ async def test_a_nan_kline_is_refused_and_the_true_candle_published(redis_url: s
         found = await run.has(len(await run.out()) + 4)
 
         assert_whole(found, exchange)
-        assert run.metrics.registry.get_sample_value("candles_refused_total") == 4
+        refused = run.metrics.registry.get_sample_value("candles_refused_total", {"service": "ai-service"})
+        assert refused == 4
 
 
 async def test_a_kline_that_claims_to_have_closed_already_is_not_believed(redis_url: str, tmp_path: Path) -> None:

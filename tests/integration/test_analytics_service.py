@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -43,6 +44,7 @@ class Stage:
     connection: RedisConnection
     bus: RedisStreamsBus
     sql: asyncpg.Connection
+    state_dir: Path
 
     @asynccontextmanager
     async def service(self, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
@@ -53,6 +55,7 @@ class Stage:
                 redis_url=self.redis_url,
                 postgres_url=self.database_url,
                 qt_run_id="run",
+                state_dir=self.state_dir,
                 heartbeat_interval_seconds=0.05,
                 **settings,
             )
@@ -95,7 +98,7 @@ class Stage:
 
 
 @pytest.fixture
-async def stage(redis_url: str, database_url: str) -> AsyncIterator[Stage]:
+async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
     clock = SystemClock()
     connection = RedisConnection(redis_url, clock=clock)
     await connection.start()
@@ -103,7 +106,7 @@ async def stage(redis_url: str, database_url: str) -> AsyncIterator[Stage]:
         connection, service="exec-risk-service", instance="test", clock=clock, ids=RandomIds(), market_clock=clock
     )
     sql = await asyncpg.connect(database_url)
-    yield Stage(redis_url, database_url, connection, bus, sql)
+    yield Stage(redis_url, database_url, connection, bus, sql, tmp_path)
     await sql.close()
     await bus.stop()
     await connection.stop()

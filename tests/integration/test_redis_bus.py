@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from infrastructure.embedded.redis_server import EmbeddedRedis
-from shared.bus.redis_streams import RedisStreamsBus, RedisStreamsTransport
+from shared.bus.redis_streams import RedisSource, RedisStreamsBus
 from shared.clock import SystemClock
 from shared.errors import ConnectionLostError, InvalidInputError
 from shared.events.codec import encode
@@ -33,6 +33,8 @@ class DelayRecorder(SystemClock):
         self.delays: list[float] = []
 
     async def sleep(self, seconds: float) -> None:
+        if seconds >= 1.0:  # housekeeping, which has time
+            await asyncio.Event().wait()
         self.delays.append(seconds)
         await asyncio.sleep(0)
 
@@ -57,6 +59,10 @@ async def server(server_folder: Path, tmp_path: Path) -> AsyncIterator[EmbeddedR
     await server.start()
     yield server
     await server.stop()
+
+
+async def no_cursors() -> dict[str, str]:
+    return {}
 
 
 async def is_settled(stage: RedisStage) -> bool:
@@ -232,7 +238,7 @@ async def test_what_a_living_consumer_keeps_fresh_is_not_taken(stage: RedisStage
     await living.start()
     await living.publish("candle.closed", candle())
     await eventually(lambda: begun.events, what="handler at work")
-    transport = RedisStreamsTransport(stage.connection, service=SERVICE, instance="taker", idle_seconds=60)
+    transport = RedisSource(stage.connection, service=SERVICE, instance="taker", idle_seconds=60, cursors=no_cursors)
     await transport.open([STREAM])
 
     assert await transport.reclaim(idle_seconds=60, skip=()) == []

@@ -58,7 +58,7 @@ async def running(
 ) -> AsyncIterator[tuple[FastAPI, httpx.AsyncClient]]:
     clock = SystemClock()
     health = HealthMonitor(checks, clock=clock, interval_seconds=0.01, modules=lambda: {"model": "training 40 %"})
-    service = Service("demo-service", [health, gate])
+    service = Service("demo-service", [gate])
     app = create_service_api("Demo", service, health, metrics=Metrics("demo-service", clock), ids=RandomIds())
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://demo") as http:
@@ -81,7 +81,7 @@ async def test_health_answers_before_the_service_is_ready() -> None:
         await eventually(is_ready)
         body = (await http.get("/health")).json()
         assert (body["service"], body["status"]) == ("demo-service", "OK")
-        assert body["dependencies"]["redis"] == {"status": "OK", "latency_ms": 1.5, "error": None}
+        assert body["dependencies"]["redis"] == {"status": "OK", "latency_ms": 1.5, "error": None, "details": {}}
 
 
 async def test_a_hanging_dependency_never_delays_the_answer() -> None:

@@ -54,7 +54,7 @@ async def hangs():
 configure_logging("desk-service")
 clock = SystemClock()
 health = HealthMonitor({"redis": DependencyCheck(hangs, slow_ms=100)}, clock=clock)
-service = Service("desk-service", [health, Part()])
+service = Service("desk-service", [Part()])
 api = create_service_api("Desk", service, health, metrics=Metrics("desk-service", clock), ids=RandomIds())
 sys.exit(serve(api, host="127.0.0.1", port=port))
 """

@@ -37,7 +37,7 @@ def test_every_event_ends_handled_or_put_aside_in_the_order_of_its_key(
 async def _run_plan(
     plan: list[tuple[str, int, int]], *, concurrency: int, max_in_hand: int, restart_after: int
 ) -> None:
-    broker, clock = MemoryBroker(), ManualClock(START)
+    broker, clock, ids = MemoryBroker(), ManualClock(START), SeededIds(1)
     options = quick(
         policy=DeliveryPolicy(max_attempts=MAX_ATTEMPTS, backoff=Backoff(base_seconds=0.0)),
         concurrency=concurrency,
@@ -62,7 +62,7 @@ async def _run_plan(
             service="ai-service",
             instance="one",
             clock=clock,
-            ids=SeededIds(1),
+            ids=ids,
             market_clock=clock,
             options=options,
         )

@@ -104,6 +104,12 @@ def test_what_is_no_positive_number_in_the_order_denies(field: str, value: Decim
     assert first_reason(replace(ORDER, **{field: value}), VIEW) is not None  # type: ignore[arg-type]  # as above
 
 
+def test_events_that_could_get_lost_deny_an_entry_with_their_reason() -> None:
+    reason = str(first_reason(ORDER, replace(VIEW, storage_alarm="the disk is full; make room on it")))
+
+    assert reason == "events cannot be kept on disk: the disk is full; make room on it"
+
+
 def test_a_stale_policy_denies_whatever_it_says() -> None:
     assert "stale" in str(first_reason(ORDER, replace(VIEW, policy=replace(VIEW.policy, stale=True))))
 

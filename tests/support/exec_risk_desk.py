@@ -49,17 +49,6 @@ class FixedPolicy:
     async def refresh(self) -> PolicyState:
         return self.state
 
-    async def update(
-        self,
-        *,
-        expected_version: int,
-        updated_by: str,
-        reason: str,
-        mode: RiskMode | None = None,
-        changes: Mapping[str, Any] | None = None,
-    ) -> PolicyState:
-        raise AssertionError("no test changes the policy through the store")
-
 
 class RecordingBus:
     """An event bus without consumers that keeps what was published; ``broken`` makes publishing fail."""

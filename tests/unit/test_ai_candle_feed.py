@@ -75,7 +75,7 @@ class Desk:
         await self.until(lambda: len(self.out(symbol)) >= count, f"{count} candles of {symbol}")
 
     def figure(self, name: str) -> float:
-        return self.metrics.registry.get_sample_value(f"{name}_total") or 0.0
+        return self.metrics.registry.get_sample_value(f"{name}_total", {"service": "ai-service"}) or 0.0
 
 
 def times(candles: Sequence[Candle]) -> list[datetime]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +17,12 @@ from services.ai_service.domain.features import FEATURE_NAMES, FEATURE_SCHEMA, W
 from services.ai_service.domain.forecasts import ModelStage
 from services.ai_service.domain.windows import columns_of
 from services.ai_service.ports import Forecaster
-from shared.bus.memory import MemoryBroker, MemoryBus
+from shared.bus.memory import MEMORY_OPTIONS, MemoryBroker, MemoryBus
 from shared.clock import ManualClock
 from shared.errors import RpcError
 from shared.events.envelope import Event
 from shared.ids import SeededIds
+from shared.policy.changes import PolicyChange
 from shared.policy.memory_store import MemoryPolicyStore
 from shared.rpc.commands import GetSignalRequest
 from shared.settings import TradingMode
@@ -72,7 +73,16 @@ class Desk:
 async def desk(model: Forecaster | None = None, **settings: Any) -> AsyncIterator[Desk]:
     broker, wall = MemoryBroker(), ManualClock(CANDLES[0].open_time)
     market = ManualClock(CANDLES[FIRST].open_time)
-    bus = MemoryBus(broker, service="ai-service", instance="one", clock=wall, ids=SeededIds(1), market_clock=market)
+    bus = MemoryBus(
+        broker,
+        service="ai-service",
+        instance="one",
+        clock=wall,
+        ids=SeededIds(1),
+        market_clock=market,
+        # What is tested is that the handlers bear repetition, so the bus must let it through.
+        options=replace(MEMORY_OPTIONS, remember_handled=0),
+    )
     history, policy, metrics = MemoryHistory(CANDLES), MemoryPolicyStore(wall), Metrics("ai-service", wall)
     service = assemble(
         settings=ai_settings(**settings),
@@ -269,7 +279,7 @@ async def test_a_new_policy_counts_from_the_next_candle() -> None:
     modest = FixedForecaster(dataclasses.replace(BULLISH, p_up=0.55))
     async with desk(modest) as d:
         await d.deliver(CANDLES[FIRST])
-        await d.policy.update(expected_version=1, updated_by="test", reason="test", mode=RiskMode.DEFENSIVE)
+        await d.policy.change(PolicyChange(updated_by="test", reason="test", active_mode=RiskMode.DEFENSIVE))
         await d.deliver(CANDLES[FIRST + 1])
 
         assert [event.payload.action for event in d.out("signal.generated")] == ["BUY", "HOLD"]

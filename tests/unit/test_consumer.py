@@ -4,7 +4,7 @@ from shared.bus.consumer import Consumer
 from shared.bus.delivery import Delivery
 from shared.bus.delivery_policy import ACK, Verdict
 from shared.bus.memory import MemoryBroker, MemoryTransport
-from shared.bus.transport import Entry
+from shared.bus.transport import Entry, NewEntry
 from shared.clock import SystemClock
 from shared.events.codec import encode
 from shared.events.envelope import Event, EventMetadata
@@ -19,7 +19,8 @@ STREAM = event_stream("candle.closed")
 async def publish_two(transport: MemoryTransport) -> None:
     for number in (1, 2):
         metadata = EventMetadata(str(number), "candle.closed", "trace", None, START, "test", number)
-        await transport.append(STREAM, encode(Event(metadata, candle(number=number))))
+        fields = encode(Event(metadata, candle(number=number)))
+        await transport.append([NewEntry(STREAM, {name.encode(): value for name, value in fields.items()})])
 
 
 async def test_a_fault_of_the_machinery_itself_does_not_end_the_lane() -> None:
@@ -35,7 +36,7 @@ async def test_a_fault_of_the_machinery_itself_does_not_end_the_lane() -> None:
         return ACK
 
     consumer = Consumer(
-        transport, broken_for_the_first, event_types=["candle.closed"], clock=SystemClock(), options=quick()
+        transport, broken_for_the_first, streams={STREAM: "candle.closed"}, clock=SystemClock(), options=quick()
     )
     await consumer.start()
     await publish_two(transport)
@@ -68,7 +69,7 @@ async def test_an_error_that_nobody_foresaw_does_not_end_the_reading() -> None:
         tried.append(delivery.entry.entry_id)
         return ACK
 
-    consumer = Consumer(transport, step, event_types=["candle.closed"], clock=SystemClock(), options=quick())
+    consumer = Consumer(transport, step, streams={STREAM: "candle.closed"}, clock=SystemClock(), options=quick())
     await consumer.start()
     await publish_two(transport)
 

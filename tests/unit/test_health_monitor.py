@@ -1,27 +1,24 @@
-"""What the monitor makes of its checks, and what heartbeats make of the monitor."""
+"""What the monitor makes of its checks, whatever they do."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
 
-from shared.bus.event_bus import Handler
-from shared.bus.progress import BusProgress
 from shared.clock import ManualClock
-from shared.errors import ConnectionLostError
-from shared.events.envelope import Event, EventMetadata, EventPayload
-from shared.events.v3 import ServiceHeartbeatPayload
+from shared.errors import ConfigurationError, ConnectionLostError
 from shared.health.checks import DependencyCheck, HealthMonitor
-from shared.health.contract import HealthStatus
-from shared.health.heartbeat import Heartbeat
+from shared.health.contract import DependencyHealth, HealthStatus
+from shared.health.gauges import HealthGauges
 from shared.service import Service
+from shared.telemetry.metrics import Metrics
 from tests.support.eventually import eventually
 
 START = datetime(2025, 5, 4, 12, tzinfo=UTC)
+SERVICE = Service("desk", [])
 
 
 async def quick() -> float:
@@ -45,32 +42,20 @@ async def hangs() -> float:
     return 0.0
 
 
-class HeartbeatBus:
-    """Keeps heartbeats; refuses them while it is told to."""
+async def is_cancelled_by_its_client() -> float:
+    raise asyncio.CancelledError
 
-    def __init__(self) -> None:
-        self.beats: list[ServiceHeartbeatPayload] = []
-        self.away = False
 
-    async def publish(self, event_type: str, payload: EventPayload, **_: str | None) -> Event[Any]:
-        assert event_type == "service.heartbeat"
-        assert isinstance(payload, ServiceHeartbeatPayload)
-        if self.away:
-            raise ConnectionLostError("away")
-        self.beats.append(payload)
-        return Event(EventMetadata("1", event_type, "1", None, START, "desk", 1), payload)
+async def tells_figures() -> DependencyHealth:
+    return DependencyHealth(status=HealthStatus.OK, latency_ms=2.0, details={"version": "7.4.7"})
 
-    def progress(self) -> BusProgress:
-        return BusProgress(pending=3, processed_last_minute=40, last_event_id="e-7", lag_seconds=0.1)
 
-    def subscribe(self, pattern: str, handler: Handler) -> None:
-        """Nobody is told."""
+async def tells_figures_slowly() -> DependencyHealth:
+    return DependencyHealth(status=HealthStatus.OK, latency_ms=201.0, details={"version": "7.4.7"})
 
-    async def start(self) -> None:
-        """Nothing to open."""
 
-    async def stop(self) -> None:
-        """Nothing to close."""
+async def tells_what_is_wrong() -> DependencyHealth:
+    return DependencyHealth(status=HealthStatus.DEGRADED, latency_ms=900.0, error="half of it is gone")
 
 
 @pytest.mark.parametrize(
@@ -81,10 +66,14 @@ class HeartbeatBus:
         (refuses, HealthStatus.DOWN, "nobody there"),
         (fails_without_words, HealthStatus.DOWN, "RuntimeError"),
         (hangs, HealthStatus.DOWN, "no answer within 0.01 s"),
+        (is_cancelled_by_its_client, HealthStatus.DOWN, "the check was cancelled"),
+        (tells_figures, HealthStatus.OK, None),
+        (tells_figures_slowly, HealthStatus.DEGRADED, "slower than 200 ms"),
+        (tells_what_is_wrong, HealthStatus.DEGRADED, "half of it is gone"),
     ],
 )
 async def test_each_answer_of_a_dependency_has_its_state(
-    probe: Callable[[], Awaitable[float]], status: HealthStatus, error: str | None
+    probe: Callable[[], Awaitable[float | DependencyHealth]], status: HealthStatus, error: str | None
 ) -> None:
     monitor = HealthMonitor(
         {"postgres": DependencyCheck(probe, slow_ms=200)}, clock=ManualClock(START), timeout_seconds=0.01
@@ -98,6 +87,7 @@ async def test_each_answer_of_a_dependency_has_its_state(
     assert report.dependencies["postgres"].status is status
     assert report.status is status
     assert report.dependencies["postgres"].error == error
+    assert ("version" in report.dependencies["postgres"].details) == (probe in {tells_figures, tells_figures_slowly})
     await monitor.stop()
 
 
@@ -108,10 +98,9 @@ async def test_a_check_is_repeated_every_five_seconds_and_sooner_when_something_
         return next(answers)
 
     monitor = HealthMonitor({"redis": DependencyCheck(changing, slow_ms=100)}, clock=clock)
-    service = Service("desk", [])
 
     def status() -> HealthStatus:
-        return monitor.report(service).dependencies["redis"].status
+        return monitor.report(SERVICE).dependencies["redis"].status
 
     await monitor.start()
     await eventually(lambda: status() is HealthStatus.OK)
@@ -126,47 +115,105 @@ async def test_a_check_is_repeated_every_five_seconds_and_sooner_when_something_
     await monitor.stop()
 
 
-async def test_a_heartbeat_every_interval_carries_state_and_progress() -> None:
-    clock, bus = ManualClock(START), HeartbeatBus()
-    monitor = HealthMonitor({}, clock=clock)
-    service = Service("desk-service", [])
-    await service.start()
-    heartbeat = Heartbeat(
-        bus=bus,
-        service=lambda: service,
-        health=monitor,
-        clock=clock,
-        interval_seconds=5.0,
-        market_data_age=lambda: -0.5,
-    )
-    await heartbeat.start()
-    await eventually(lambda: len(bus.beats) == 1 and clock._sleepers)
-    clock.advance(5.0)
-    await eventually(lambda: len(bus.beats) == 2 and clock._sleepers)
-    clock.advance(5.0)
-    await eventually(lambda: len(bus.beats) == 3)
-    beat = bus.beats[2]
-    assert (beat.service_name, beat.status, beat.uptime_seconds) == ("desk-service", "HEALTHY", 10.0)
-    assert (beat.pending_events, beat.processed_events_last_minute, beat.last_event_id) == (3, 40, "e-7")
-    assert beat.market_data_age_seconds == 0
-    assert beat.memory_used_mb > 1
-    assert beat.active_tasks is not None
-    assert beat.active_tasks >= 1
-    await heartbeat.stop()
+async def test_a_client_that_does_not_let_itself_be_cancelled_is_told_as_down_and_not_asked_twice() -> None:
+    """A frozen OK would be the worst: the check itself is what hangs."""
+    clock, answer, asked = ManualClock(START), asyncio.Event(), 0
 
+    async def stubborn() -> float:
+        nonlocal asked
+        asked += 1
+        while not answer.is_set():
+            try:
+                await answer.wait()
+            except asyncio.CancelledError:
+                continue
+        return 1.0
 
-async def test_heartbeats_go_on_after_the_bus_was_away_and_a_service_that_starts_is_degraded() -> None:
-    clock, bus = ManualClock(START), HeartbeatBus()
-    bus.away = True
-    service = Service("desk-service", [])
-    heartbeat = Heartbeat(
-        bus=bus, service=lambda: service, health=HealthMonitor({}, clock=clock), clock=clock, interval_seconds=5.0
-    )
-    await heartbeat.start()
+    answer.set()
+    monitor = HealthMonitor({"redis": DependencyCheck(stubborn)}, clock=clock, timeout_seconds=0.01)
+
+    def status() -> HealthStatus:
+        return monitor.report(SERVICE).dependencies["redis"].status
+
+    await monitor.start()
+    await eventually(lambda: status() is HealthStatus.OK and clock._sleepers)
+    answer.clear()
+    clock.advance(5.0)
+    await eventually(lambda: status() is HealthStatus.DOWN)
+    clock.advance(60.0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert asked == 2
+
+    answer.set()
     await eventually(lambda: clock._sleepers)
-    bus.away = False
-    clock.advance(5.0)
-    await eventually(lambda: bus.beats)
-    assert bus.beats[0].status == "DEGRADED"
-    assert bus.beats[0].market_data_age_seconds is None
-    await heartbeat.stop()
+    clock.advance(1.0)
+    await eventually(lambda: status() is HealthStatus.OK)
+    assert asked == 3
+    await monitor.stop()
+
+
+async def test_what_a_cause_explains_is_no_alarm_of_its_own() -> None:
+    clock, redis_is_there = ManualClock(START), False
+
+    async def redis() -> float:
+        if not redis_is_there:
+            raise ConnectionLostError("nobody there")
+        return 1.0
+
+    monitor = HealthMonitor(
+        {"redis": DependencyCheck(redis), "eventbus": DependencyCheck(refuses, explained_by=("redis",))}, clock=clock
+    )
+
+    def told() -> dict[str, HealthStatus]:
+        return {name: found.status for name, found in monitor.report(SERVICE).dependencies.items()}
+
+    await monitor.start()
+    await eventually(lambda: told() == {"redis": HealthStatus.DOWN, "eventbus": HealthStatus.DEGRADED})
+    assert monitor.report(SERVICE).dependencies["eventbus"].error == "nobody there; redis DOWN"
+
+    redis_is_there = True
+    await eventually(lambda: len(clock._sleepers) == 2)
+    clock.advance(1.0)
+    await eventually(lambda: told()["redis"] is HealthStatus.OK and len(clock._sleepers) == 2)
+    clock.advance(1.0)
+    await eventually(lambda: told() == {"redis": HealthStatus.OK, "eventbus": HealthStatus.DOWN})
+    await monitor.stop()
+
+
+def test_a_cause_that_is_not_checked_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'eventbus' is explained by 'reddis', and there is no such check"):
+        HealthMonitor({"eventbus": DependencyCheck(quick, explained_by=("reddis",))}, clock=ManualClock(START))
+
+
+def test_a_part_that_cannot_tell_its_figures_does_not_silence_the_report() -> None:
+    def broken() -> dict[str, str]:
+        raise KeyError("book")
+
+    monitor = HealthMonitor({}, clock=ManualClock(START), modules=broken, metrics=broken)
+
+    report = monitor.report(SERVICE)
+
+    assert report.status is HealthStatus.DEGRADED  # it has not started
+    assert report.modules == report.metrics == {"error": "KeyError: 'book'"}
+
+
+async def test_the_report_is_also_told_to_prometheus() -> None:
+    clock = ManualClock(START)
+    metrics = Metrics("desk", clock)
+    monitor = HealthMonitor(
+        {"redis": DependencyCheck(slow, slow_ms=100), "exchange": DependencyCheck(refuses, is_critical=False)},
+        clock=clock,
+    )
+    metrics.registry.register(HealthGauges(lambda: monitor.report(SERVICE)))
+    await monitor.start()
+    await eventually(lambda: len(clock._sleepers) == 2)
+
+    lines = metrics.render()[0].decode().splitlines()
+
+    assert 'service_health{service="desk"} 0.5' in lines
+    assert 'dependency_health{dependency="redis",service="desk"} 0.5' in lines
+    assert 'dependency_health{dependency="exchange",service="desk"} 0.0' in lines
+    assert 'dependency_latency_seconds{dependency="redis",service="desk"} 0.2503' in lines
+    assert not [line for line in lines if line.startswith('dependency_latency_seconds{dependency="exchange"')]
+    await monitor.stop()

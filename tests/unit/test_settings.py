@@ -156,6 +156,7 @@ def test_secrets_are_collected_for_the_log_filter_and_stay_out_of_repr(environme
         "canary-token",
         "canary-redis-password",
         "canary/postgres",
+        "canary%2Fpostgres",  # as it stands in the URL
     }
     assert "canary" not in repr(settings)
     assert "canary" not in str(settings)

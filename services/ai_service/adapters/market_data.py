@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 import structlog
-from prometheus_client import Counter
 
 from services.ai_service.domain.candle_events import candle_closed, candle_event_id, candle_trace_id
 from services.ai_service.domain.candle_sequence import Arrival, CandleSequence
@@ -87,7 +86,6 @@ class CandleFeed:
         self._timeframe = timeframe
         self._quiet_seconds = quiet_seconds
         self._max_backfill = max_backfill_candles
-        counts = _Counts(metrics)
         self._symbols = {
             symbol: _SymbolFeed(
                 symbol,
@@ -98,11 +96,11 @@ class CandleFeed:
                 bus=bus,
                 clock=clock,
                 market_clock=market_clock,
-                counts=counts,
+                metrics=metrics,
             )
             for symbol in symbols
         }
-        self._counts = counts
+        self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -148,7 +146,8 @@ class CandleFeed:
             case Candle():
                 self._symbols[arrival.symbol].tell(arrival)
             case Unusable():
-                self._counts.refused()
+                if self._metrics is not None:
+                    self._metrics.candle_refused()
                 log.error("candle_refused", symbol=arrival.symbol, source="websocket", reason=arrival.reason)
                 self._catch_up(arrival.symbol)
             case Restarted():
@@ -169,29 +168,6 @@ class CandleFeed:
                     feed.tell(_Message.CATCH_UP)
 
 
-class _Counts:
-    """Figures of the feed on ``/metrics``."""
-
-    def __init__(self, metrics: Metrics | None) -> None:
-        self._refused = self._repaired = self._missing = None
-        if metrics is not None:
-            self._refused = Counter("candles_refused", "Candles with impossible values", registry=metrics.registry)
-            self._repaired = Counter("candles_repaired", "Candles fetched by REST", registry=metrics.registry)
-            self._missing = Counter("candles_missing", "Candles the exchange never gave", registry=metrics.registry)
-
-    def refused(self) -> None:
-        if self._refused:
-            self._refused.inc()
-
-    def repaired(self) -> None:
-        if self._repaired:
-            self._repaired.inc()
-
-    def missing(self, count: int) -> None:
-        if self._missing:
-            self._missing.inc(count)
-
-
 class _SymbolFeed:
     """Publishes the candles of one symbol, one after the other."""
 
@@ -206,7 +182,7 @@ class _SymbolFeed:
         bus: EventBus,
         clock: Clock,
         market_clock: Clock,
-        counts: _Counts,
+        metrics: Metrics | None,
     ) -> None:
         self._symbol = symbol
         self._timeframe = timeframe
@@ -217,7 +193,7 @@ class _SymbolFeed:
         self._bus = bus
         self._clock = clock
         self._market_clock = market_clock
-        self._counts = counts
+        self._metrics = metrics
         self._inbox: asyncio.Queue[Candle | _Message] = asyncio.Queue()
         self._sequence: CandleSequence | None = None
         self._waiting_for: datetime | None = None
@@ -288,7 +264,8 @@ class _SymbolFeed:
             await self._publish(sequence, candle, "websocket")
 
     def _refuse(self, reason: str) -> None:
-        self._counts.refused()
+        if self._metrics is not None:
+            self._metrics.candle_refused()
         log.error("candle_refused", symbol=self._symbol, source="websocket", reason=reason)
 
     async def _fill(self, sequence: CandleSequence, until: datetime, *, certain: bool) -> None:
@@ -306,7 +283,8 @@ class _SymbolFeed:
             for candle in found:
                 if candle.open_time == sequence.next_open:
                     await self._publish(sequence, candle, "rest")
-                    self._counts.repaired()
+                    if self._metrics is not None:
+                        self._metrics.candle_repaired()
             later = [candle.open_time for candle in found if candle.open_time > sequence.next_open]
             if sequence.next_open >= until or not (certain or later):
                 return
@@ -320,7 +298,8 @@ class _SymbolFeed:
     def _give_up(self, sequence: CandleSequence, next_open: datetime) -> None:
         missing_from = sequence.next_open
         count = sequence.skip_to(next_open)
-        self._counts.missing(count)
+        if self._metrics is not None:
+            self._metrics.candles_missing(count)
         log.error(
             "candles_missing_at_exchange", symbol=self._symbol, missing_from=missing_from.isoformat(), count=count
         )

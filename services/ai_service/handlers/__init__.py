@@ -9,7 +9,7 @@ from types import MappingProxyType
 from services.ai_service.handlers.policy_watcher import PolicyWatcher
 from services.ai_service.handlers.signal_generator import SignalGenerator
 from shared.bus.event_bus import Handler
-from shared.rpc.server import RpcHandler
+from shared.rpc.execution import RpcHandler
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from shared.clock import Clock
 from shared.errors import PermanentError, QuantumTraderError, TransientError
 from shared.events.v3.analytics_os import LearningEventPayload
 from shared.ids import derive_id
+from shared.telemetry.trading_log import trading_log
 from shared.trading.instruments import timeframe_duration
 
 log = structlog.get_logger(__name__)
@@ -104,7 +105,7 @@ class ModelKeeper:
             reason = await self._misfit(model.card)
             if reason is None:
                 self._shelf.put(model)
-                log.info("model_ready", model=self._shelf.state, **model.card.metrics)
+                _tell(model.card)
                 return True
             log.info("model_left_out", model=model.card.model_id, version=model.card.version, reason=reason)
         self._shelf.state = "no usable model yet"
@@ -123,6 +124,16 @@ class ModelKeeper:
         start = data.end - timeframe_duration(self._timeframe)
         found = await self._history.candles(symbol, self._timeframe, start, data.end)
         return bool(found) and found[-1].close == data.last_close
+
+
+def _tell(card: ModelCard) -> None:
+    trading_log.model_loaded(
+        model_id=card.model_id,
+        model_type=card.family,
+        version=card.version,
+        stage=card.stage.value,
+        figures=card.metrics,
+    )
 
 
 class FirstTraining:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shared.events.envelope import Event
 from shared.events.v3.system import PolicyUpdatedPayload
 from shared.policy.store import PolicyStore
+from shared.telemetry.trading_log import trading_log
 
 
 class PolicyWatcher:
@@ -13,6 +14,12 @@ class PolicyWatcher:
     def __init__(self, policy: PolicyStore) -> None:
         self._policy = policy
 
-    async def on_policy_updated(self, _event: Event[PolicyUpdatedPayload]) -> None:
+    async def on_policy_updated(self, event: Event[PolicyUpdatedPayload]) -> None:
         """Refresh the cache; the event only says that there is something to read."""
-        await self._policy.refresh()
+        state = await self._policy.refresh()
+        trading_log.policy_changed(
+            version=state.version,
+            mode=state.mode.value,
+            updated_by=event.payload.updated_by,
+            changed_fields=event.payload.changed_fields,
+        )

@@ -27,6 +27,7 @@ from shared.events.v3.market import CandleClosedPayload
 from shared.ids import derive_id
 from shared.rpc.commands import GetSignalRequest, GetSignalResult
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.trading_log import trading_log
 from shared.trading.candles import Candle
 
 log = structlog.get_logger(__name__)
@@ -113,6 +114,7 @@ class SignalGenerator:
             candle.symbol, _signal_id(candle_id), derive_id("decision", candle_id), outlook.joint, outlook.decision
         )
         await self._bus.publish("signal.generated", signal, event_id=_signal_id(candle_id))
+        _tell(signal, outlook.decision)
 
     async def get_signal(self, request: GetSignalRequest) -> GetSignalResult:
         """Return what the newest closed candle of a symbol says, as it was or will be published.
@@ -209,6 +211,20 @@ def _signal(outlook: _Outlook, candle_id: str) -> SignalGeneratedPayload:
         signal_id=_signal_id(candle_id),
         expires_at=expires_at(candle.close_time, candle.timeframe),
         metadata=metadata,
+    )
+
+
+def _tell(signal: SignalGeneratedPayload, decision: Decision) -> None:
+    trading_log.signal_generated(
+        symbol=signal.symbol,
+        action=signal.action,
+        confidence=signal.confidence,
+        timeframe=signal.timeframe,
+        reason=decision.reason,
+        price_usd=signal.price,
+        suggested_size_usd=signal.suggested_size_usd,
+        suggested_leverage=signal.suggested_leverage,
+        signal_id=signal.signal_id,
     )
 
 

@@ -10,9 +10,10 @@ from services.analytics_os_service.domain.portfolio import PORTFOLIO_FACTS
 from services.analytics_os_service.handlers.event_archivist import EventArchivist
 from services.analytics_os_service.handlers.health_monitor import HealthMonitor
 from services.analytics_os_service.handlers.hfos_orchestrator import HfosOrchestrator
+from services.analytics_os_service.handlers.policy_watcher import PolicyWatcher
 from services.analytics_os_service.handlers.portfolio_keeper import PortfolioKeeper
 from shared.bus.event_bus import Handler
-from shared.rpc.server import RpcHandler
+from shared.rpc.execution import RpcHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Handlers:
     health_monitor: HealthMonitor
     portfolio_keeper: PortfolioKeeper
     hfos_orchestrator: HfosOrchestrator
+    policy_watcher: PolicyWatcher
 
 
 #: Event pattern -> handler, in the order in which they see an event: signs of life first, so that an archive which
@@ -33,6 +35,7 @@ EVENT_HANDLERS: tuple[tuple[str, Callable[[Handlers], Handler]], ...] = (
     ("*", lambda handlers: handlers.archivist.on_event),
     *((fact, lambda handlers: handlers.portfolio_keeper.on_fact) for fact in PORTFOLIO_FACTS),
     ("position.opened", lambda handlers: handlers.hfos_orchestrator.on_position_opened),
+    ("policy.updated", lambda handlers: handlers.policy_watcher.on_policy_updated),
 )
 
 #: RPC command -> handler.

@@ -50,6 +50,7 @@ class RiskView:
         available: Equity not bound as margin, USDT.
         drawdown: Fraction below the day's peak equity.
         open_positions: Symbols with a position or with an entry under way.
+        storage_alarm: Why events could get lost if Redis went away now; None when all is well.
     """
 
     policy: PolicyState
@@ -60,6 +61,7 @@ class RiskView:
     available: Decimal | None
     drawdown: Decimal | None
     open_positions: int
+    storage_alarm: str | None = None
 
 
 Check = Callable[[EntryOrder, RiskView], str | None]
@@ -79,6 +81,11 @@ def numbers_are_finite(order: EntryOrder, view: RiskView) -> str | None:
 def policy_is_fresh(_order: EntryOrder, view: RiskView) -> str | None:
     """The policy store answers; a remembered policy is good for exits only."""
     return f"policy version {view.policy.version} is stale: the store cannot be reached" if view.policy.stale else None
+
+
+def events_can_be_kept(_order: EntryOrder, view: RiskView) -> str | None:
+    """What happens to the new position can be told: a fill that nobody hears of is worse than no position."""
+    return f"events cannot be kept on disk: {view.storage_alarm}" if view.storage_alarm else None
 
 
 def account_is_known(_order: EntryOrder, view: RiskView) -> str | None:
@@ -208,6 +215,7 @@ def max_daily_drawdown(view: RiskView) -> Decimal:
 CHECKS: tuple[Check, ...] = (
     numbers_are_finite,
     policy_is_fresh,
+    events_can_be_kept,
     account_is_known,
     instrument_is_known,
     mark_is_known,

@@ -51,9 +51,11 @@ class Context:
         policy: Policy in force.
         instruments: Filters by venue symbol.
         now: Wall time; it enters only durations that are reported, and the pace of retries.
+        storage_alarm: Why events could get lost if Redis went away now; None when all is well.
     """
 
     rules: Rules
     policy: PolicyState
     instruments: Mapping[str, Instrument]
     now: datetime
+    storage_alarm: str | None = None

@@ -11,7 +11,7 @@ from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
 from shared.bus.event_bus import Handler
-from shared.rpc.server import RpcHandler
+from shared.rpc.execution import RpcHandler
 
 
 @dataclass(frozen=True, slots=True)

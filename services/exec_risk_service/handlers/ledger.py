@@ -16,6 +16,7 @@ from services.exec_risk_service.domain.inputs import Input
 from services.exec_risk_service.domain.reports import OrderReport
 from services.exec_risk_service.domain.rules import Context, Rules
 from services.exec_risk_service.domain.step import Request, Step
+from services.exec_risk_service.handlers.trade_log import tell
 from services.exec_risk_service.ports import Commit, OrderJournal
 from shared.clock import Clock
 from shared.errors import ConnectionLostError, InvalidInputError
@@ -53,6 +54,7 @@ class Ledger:
         clock: Clock,
         lanes: Lanes,
         on_stored: Callable[[], Awaitable[None]],
+        storage_alarm: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Prepare with an empty book; ``load`` reads the true one.
 
@@ -64,6 +66,7 @@ class Ledger:
             clock: Wall clock.
             lanes: Carries out requests.
             on_stored: Called after each stored step: its events wait in the outbox.
+            storage_alarm: Tells why events could get lost, None while all is well; entries wait for that.
         """
         self.account = account
         self.instruments: Mapping[str, Instrument] = MappingProxyType({})
@@ -75,6 +78,7 @@ class Ledger:
         self._clock = clock
         self._lanes = lanes
         self._on_stored = on_stored
+        self._storage_alarm = storage_alarm
         self._book = Book(account)
         self._lock = asyncio.Lock()
 
@@ -85,7 +89,7 @@ class Ledger:
 
     def context(self) -> Context:
         """Return what a decision may read besides the book."""
-        return Context(self._rules, self._policy.current(), self.instruments, self._clock.now())
+        return Context(self._rules, self._policy.current(), self.instruments, self._clock.now(), self._storage_alarm())
 
     async def load(self, instruments: Mapping[str, Instrument]) -> None:
         """Take the account over and read its book; inputs may be applied afterwards."""
@@ -114,6 +118,7 @@ class Ledger:
             return None
         match await self._commit(step):
             case Commit.STORED:
+                tell(step, self._book)
                 self._book = step.book
                 return step
             case Commit.DUPLICATE:

@@ -16,6 +16,7 @@ from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.ports import OrderGateway, ref_of
 from shared.errors import ConnectionLostError, ExchangeError, OrderRejectedError, TransientError
 from shared.telemetry.metrics import Metrics
+from shared.telemetry.spans import NO_SPANS, Spans
 from shared.trading.orders import OrderStatus
 
 #: Refusals about the moment, not about the order: rate limits, overload, maintenance.
@@ -28,10 +29,13 @@ log = structlog.get_logger(__name__)
 class OrderSender:
     """Talks to the exchange for the ledger. An order is sent at most once: the ledger marks it first."""
 
-    def __init__(self, ledger: Ledger, gateway: OrderGateway, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, ledger: Ledger, gateway: OrderGateway, metrics: Metrics | None = None, spans: Spans = NO_SPANS
+    ) -> None:
         self._ledger = ledger
         self._gateway = gateway
         self._metrics = metrics
+        self._spans = spans
         self._leverage: dict[str, int] = {}
 
     async def submit(self, client_order_id: str) -> None:
@@ -45,7 +49,15 @@ class OrderSender:
         # A position that closed meanwhile, or a recovery, may have made the order unwanted.
         marked = self._ledger.book.orders.get(client_order_id)
         if marked is not None and marked.status is OrderStatus.SUBMITTED:
-            await self._send(marked)
+            with self._spans.send_order(
+                client_order_id=client_order_id,
+                symbol=marked.symbol,
+                side=marked.side,
+                order_type=marked.order_type.value,
+                trace_id=marked.provenance.trace_id,
+                causation_id=marked.provenance.first_event_id,
+            ) as span:
+                span.end_as(await self._send(marked))
 
     async def cancel(self, client_order_id: str) -> None:
         """Cancel one resting order; what cannot be cancelled is looked up, because it may have filled."""
@@ -58,23 +70,24 @@ class OrderSender:
             log.info("cancel_not_confirmed", client_order_id=client_order_id, error=str(error))
             await self._look_up(order, str(error))
 
-    async def _send(self, order: Order) -> None:
+    async def _send(self, order: Order) -> str:
+        """Send ``order``; return accepted, rejected or unknown."""
         name = order.client_order_id
         try:
             report = await self._gateway.submit(order)
         except OrderRejectedError as error:
-            self._count(order, "rejected")
+            outcome = self._count(order, "rejected")
             await self._ledger.apply(SendRefused(name, str(error), error.code, _is_retryable(error)))
         except ConnectionLostError as error:
-            self._count(order, "rejected")
+            outcome = self._count(order, "rejected")
             await self._ledger.apply(ProvenAbsent(name, str(error)))
         except Exception as error:  # noqa: BLE001 - whatever else went wrong, the order may exist
-            self._count(order, "unknown")
-            log.warning("order_answer_lost", client_order_id=name, error=str(error))
+            outcome = self._count(order, "unknown")
             await self._ledger.apply(AnswerLost(name, str(error) or type(error).__name__))
         else:
-            self._count(order, "accepted")
+            outcome = self._count(order, "accepted")
             await self._ledger.apply(report)
+        return outcome
 
     async def _prepare_leverage(self, order: Order) -> bool:
         """Set the leverage that the order was sized for; an order that cannot have it is not sent."""
@@ -98,9 +111,10 @@ class OrderSender:
             await self._ledger.apply(report)
         await self._ledger.apply(CancelRefused(order.client_order_id, reason))
 
-    def _count(self, order: Order, outcome: str) -> None:
+    def _count(self, order: Order, outcome: str) -> str:
         if self._metrics is not None:
             self._metrics.order_sent(order.order_type.value, outcome)
+        return outcome
 
 
 def _is_retryable(error: OrderRejectedError) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.events.envelope import Event
 from shared.policy.store import PolicyStore
+from shared.telemetry.trading_log import trading_log
 
 
 class PolicyWatcher:
@@ -14,6 +15,12 @@ class PolicyWatcher:
     def __init__(self, policy: PolicyStore) -> None:
         self._policy = policy
 
-    async def on_policy_updated(self, _event: Event[Any]) -> None:
+    async def on_policy_updated(self, event: Event[Any]) -> None:
         """Refresh the cache; the event only says that there is something to read."""
-        await self._policy.refresh()
+        state = await self._policy.refresh()
+        trading_log.policy_changed(
+            version=state.version,
+            mode=state.mode.value,
+            updated_by=event.payload.updated_by,
+            changed_fields=event.payload.changed_fields,
+        )

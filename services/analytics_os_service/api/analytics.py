@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from fastapi import APIRouter, HTTPException, Query
+from pydantic import AwareDatetime, Field
 
+from services.analytics_os_service.api.routes import NOT_AVAILABLE, WRONG_PARAMETER, Answer, OneLineRoute
 from services.analytics_os_service.domain.archived_event import ArchivedEvent, Cursor, EventQuery
 from services.analytics_os_service.domain.heartbeats import ServiceState
 from services.analytics_os_service.domain.portfolio import Account, Trade
@@ -22,37 +21,11 @@ from shared.errors import DecodeError, InvalidInputError, NotRunningError, Trans
 from shared.events.registry import spec_for
 from shared.trading.instruments import venue_symbol
 
-_WRONG_PARAMETER = 422
-_NOT_AVAILABLE = 503
-
 Limit = Annotated[int, Query(ge=1, le=1000, description="At most so many.")]
 SymbolParameter = Annotated[str | None, Query(description="Only this market: BTCUSDT or BTC/USDT:USDT.")]
 
 
-class _OneLineRoute(APIRoute):
-    """Tells a wrong parameter in one line, as every other error here, instead of in FastAPI's list."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        answer = super().get_route_handler()
-
-        async def answer_or_one_line(request: Request) -> Response:
-            try:
-                return await answer(request)
-            except RequestValidationError as error:
-                raise HTTPException(_WRONG_PARAMETER, "; ".join(map(_problem, error.errors()))) from error
-
-        return answer_or_one_line
-
-
-def _problem(found: Mapping[str, Any]) -> str:
-    return f"{found['loc'][-1]}={str(found['input'])[:80]!r} is wrong: {found['msg']}"
-
-
-class _Answer(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class AccountAnswer(_Answer):
+class AccountAnswer(Answer):
     """The account when exec-risk last told it; USDT, ``_pct`` in percent."""
 
     wallet_balance_usd: float
@@ -66,7 +39,7 @@ class AccountAnswer(_Answer):
     told_at: datetime = Field(description="Wall time.")
 
 
-class SummaryAnswer(_Answer):
+class SummaryAnswer(Answer):
     """The portfolio in a few numbers, USDT."""
 
     open_positions: int
@@ -81,7 +54,7 @@ class SummaryAnswer(_Answer):
     account: AccountAnswer | None = Field(description="Null before exec-risk told it.")
 
 
-class PositionAnswer(_Answer):
+class PositionAnswer(Answer):
     """One open position; prices and amounts in USDT."""
 
     position_id: str
@@ -99,7 +72,7 @@ class PositionAnswer(_Answer):
     take_profit_price: float | None
 
 
-class TradeAnswer(_Answer):
+class TradeAnswer(Answer):
     """One closed position; prices and amounts in USDT, times in market time."""
 
     position_id: str
@@ -122,20 +95,20 @@ class TradeAnswer(_Answer):
     trace_id: str
 
 
-class PositionsAnswer(_Answer):
+class PositionsAnswer(Answer):
     """All open positions, oldest first."""
 
     positions: tuple[PositionAnswer, ...]
 
 
-class TradesAnswer(_Answer):
+class TradesAnswer(Answer):
     """Closed trades, the last closed first."""
 
     trades: tuple[TradeAnswer, ...]
     total: int = Field(description="How many there are, shown or not.")
 
 
-class EventAnswer(_Answer):
+class EventAnswer(Answer):
     """One archived event."""
 
     event_id: str
@@ -150,14 +123,14 @@ class EventAnswer(_Answer):
     payload: Mapping[str, Any]
 
 
-class EventsAnswer(_Answer):
+class EventsAnswer(Answer):
     """One page of the archive."""
 
     events: tuple[EventAnswer, ...]
     next_cursor: str | None = Field(description="Send it as ``cursor`` for the next page; null on the last.")
 
 
-class ServiceAnswer(_Answer):
+class ServiceAnswer(Answer):
     """What the last heartbeat of a service said."""
 
     service: str
@@ -170,7 +143,7 @@ class ServiceAnswer(_Answer):
     market_data_age_seconds: float | None
 
 
-class ServicesAnswer(_Answer):
+class ServicesAnswer(Answer):
     """All services, and the worst of their states."""
 
     status: str
@@ -179,7 +152,7 @@ class ServicesAnswer(_Answer):
 
 def analytics_router(*, archive: EventArchive, portfolio: PortfolioKeeper, monitor: HealthMonitor) -> APIRouter:
     """Return the routes over the three parts that know the answers."""
-    router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"], route_class=_OneLineRoute)
+    router = APIRouter(prefix="/api/v1/analytics", tags=["analytics"], route_class=OneLineRoute)
 
     @router.get("/summary")
     async def read_summary() -> SummaryAnswer:
@@ -235,7 +208,7 @@ def analytics_router(*, archive: EventArchive, portfolio: PortfolioKeeper, monit
         try:
             found = await archive.find(query)
         except (TransientError, NotRunningError) as error:
-            raise HTTPException(_NOT_AVAILABLE, f"the archive cannot be read now: {error}") from error
+            raise HTTPException(NOT_AVAILABLE, f"the archive cannot be read now: {error}") from error
         page = found[:limit]
         following = Cursor.of(page[-1]).encode() if len(found) > limit else None
         return EventsAnswer(events=tuple(map(_event, page)), next_cursor=following)
@@ -253,21 +226,21 @@ def _wanted_symbol(symbol: str | None) -> str | None:
     try:
         return None if symbol is None else venue_symbol(symbol.upper())
     except InvalidInputError as error:
-        raise HTTPException(_WRONG_PARAMETER, str(error)) from error
+        raise HTTPException(WRONG_PARAMETER, str(error)) from error
 
 
 def _wanted_type(event_type: str | None) -> str | None:
     try:
         return None if event_type is None else spec_for(event_type).event_type
     except DecodeError as error:
-        raise HTTPException(_WRONG_PARAMETER, str(error)) from error
+        raise HTTPException(WRONG_PARAMETER, str(error)) from error
 
 
 def _place(cursor: str | None) -> Cursor | None:
     try:
         return None if cursor is None else Cursor.decode(cursor)
     except InvalidInputError as error:
-        raise HTTPException(_WRONG_PARAMETER, str(error)) from error
+        raise HTTPException(WRONG_PARAMETER, str(error)) from error
 
 
 def _account(account: Account | None) -> AccountAnswer | None:
