@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,8 +14,18 @@ if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for
     from infrastructure.cli.diagnosis import Finding
 
 
-def doctor(*, state_dir: StateDirOption = None, json: JsonOption = False) -> None:
+def doctor(
+    *,
+    state_dir: StateDirOption = None,
+    crashpoints: Annotated[
+        bool, typer.Option("--crashpoints", help="List the moments at which tests end exec-risk, and check nothing.")
+    ] = False,
+    json: JsonOption = False,
+) -> None:
     """Check this machine and its settings; exit code 1 when something would fail."""
+    if crashpoints:
+        _list_crashpoints(json=json)
+        return
     from infrastructure.cli.diagnosis import FAIL, diagnose
 
     findings = diagnose(state_dir_from(state_dir))
@@ -25,6 +35,16 @@ def doctor(*, state_dir: StateDirOption = None, json: JsonOption = False) -> Non
     else:
         _show(findings)
     raise typer.Exit(exit_codes.ERROR if failed else exit_codes.OK)
+
+
+def _list_crashpoints(*, json: bool) -> None:
+    from services.exec_risk_service.adapters.crash_points import crash_points
+
+    if json:
+        write_json({"exec-risk-service": list(crash_points())})
+        return
+    for point in crash_points():
+        stdout_console().print(point, highlight=False)
 
 
 def _show(findings: list[Finding]) -> None:

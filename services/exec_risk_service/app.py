@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from services.exec_risk_service.adapters.background import BackgroundLanes, BackgroundTask, RelayTask, every, pump
 from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
+from services.exec_risk_service.adapters.crash_points import crash_points, redis_with_points, with_points
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from services.exec_risk_service.api import positions_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
@@ -37,6 +38,7 @@ from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
 from shared.clock import Clock, SystemClock
+from shared.crashpoints import Crashpoints
 from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import TransientError
 from shared.exchange.client import BinanceUsdm, create_exchange
@@ -187,6 +189,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     Raises:
         ConfigurationError: A setting cannot be used.
     """
+    points = Crashpoints(settings.qt_crashpoint, known=crash_points())
     clock, ids = SystemClock(), RandomIds()
     market_clock = market_clock_of(settings)
     metrics = Metrics(SERVICE, clock)
@@ -210,7 +213,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         sample_ratio=settings.otel_traces_sampler_arg,
     )
     bus = RedisStreamsBus(
-        redis,
+        redis_with_points(redis, points),
         service=SERVICE,
         instance=instance,
         clock=clock,
@@ -248,8 +251,8 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         bus=bus,
         rpc=rpc,
         policy=policy,
-        venue=CcxtVenue(client, market_clock),
-        journal=PostgresJournal(pool),
+        venue=with_points(CcxtVenue(client, market_clock), points),
+        journal=with_points(PostgresJournal(pool), points),
         lanes=lanes,
         clock=clock,
         market_clock=market_clock,

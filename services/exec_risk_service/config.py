@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Self
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, model_validator
 
 from services.exec_risk_service.domain.rules import Rules
-from shared.settings import PostgresUrl, ServiceSettings
+from shared.settings import PostgresUrl, ServiceSettings, TradingMode
 from shared.trading.instruments import timeframe_duration
 
 SERVICE = "exec-risk-service"
@@ -28,6 +29,7 @@ class ExecRiskSettings(ServiceSettings):
         default_take_profit_pct: Distance of the target of a signal that suggests none, percent; 0 for no target.
         max_holding_candles: Candles after which a position is closed.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
+        qt_crashpoint: Moment at which a test ends the process; refused where money is real.
     """
 
     port: int = Field(default=8002, ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
@@ -42,6 +44,13 @@ class ExecRiskSettings(ServiceSettings):
     default_take_profit_pct: Decimal = Field(default=Decimal(4), ge=0)
     max_holding_candles: int = Field(default=48, ge=1)
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
+    qt_crashpoint: str = ""
+
+    @model_validator(mode="after")
+    def _no_crash_with_real_money(self) -> Self:
+        if self.qt_crashpoint and self.trading_mode is TradingMode.LIVE:
+            raise ValueError("QT_CRASHPOINT is for tests; unset it to trade live")
+        return self
 
     @property
     def account(self) -> str:

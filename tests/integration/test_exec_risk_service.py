@@ -3,214 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
 from infrastructure.paper_exchange.faults import Fault
-from infrastructure.paper_exchange.matching_engine import MatchingEngine
-from shared.bus.redis_streams import RedisStreamsBus
-from shared.clock import SystemClock
-from shared.events.envelope import Event
-from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
-from shared.ids import RandomIds
-from shared.redis_connection import RedisConnection
-from shared.rpc.client import RpcClient
-from shared.rpc.redis_transport import RedisRpcTransport
 from shared.trading.orders import OrderType
+from tests.support.account_stage import AccountStage, account_stage
 from tests.support.eventually import eventually
-from tests.support.exchanges import RunningExchange, paper_exchange
-from tests.support.exec_risk_checks import assert_one_tree_per_trace
-from tests.support.markets import BTC, START, Prices, WrittenSource, flat
-
-PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 600)]
-
-
-@dataclass
-class Stage:
-    """Servers, the exchange, and a neighbour on the bus that speaks as ai-service and hears everything."""
-
-    exchange: RunningExchange
-    environment: dict[str, str]
-    bus: RedisStreamsBus
-    rpc: RpcClient
-    url: str
-    database: asyncpg.Connection[Any]
-    heard: list[Event[Any]] = field(default_factory=list)
-    process: asyncio.subprocess.Process | None = None
-
-    @property
-    def engine(self) -> MatchingEngine:
-        return self.exchange.live.engine
-
-    async def launch(self) -> None:
-        """Start the service and wait until it is ready."""
-        self.process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "services.exec_risk_service", env=self.environment, cwd=Path(__file__).parents[2]
-        )
-        await self.ready()
-
-    async def ready(self) -> None:
-        async with httpx.AsyncClient() as client:
-
-            async def probe() -> bool:
-                try:
-                    return (await client.get(f"{self.url}/health/ready")).status_code == 200
-                except httpx.TransportError:
-                    return False
-
-            await eventually(probe, timeout=40, what="readiness")
-
-    async def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
-
-    async def end(self) -> None:
-        if self.process is not None and self.process.returncode is None:
-            self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), 30)
-
-    async def candle(self) -> None:
-        """Let a second of market time pass and close a candle at the price of then."""
-        self.engine.advance_to(self.engine.now + timedelta(seconds=1))
-        self.exchange.live.send_events()
-        now = self.engine.now
-        await self.bus.publish(
-            "candle.closed",
-            CandleClosedPayload(
-                symbol=BTC,
-                timeframe="1m",
-                open_time=now - timedelta(minutes=1),
-                close_time=now,
-                **dict.fromkeys(("open", "high", "low", "close"), float(self.engine.quote(BTC).last)),
-                volume=1.0,
-                source="test",
-            ),
-        )
-
-    async def signal(self, action: str = "BUY") -> Event[Any]:
-        return await self.bus.publish(
-            "signal.generated",
-            SignalGeneratedPayload(
-                symbol=BTC,
-                action=action,
-                confidence=0.9,
-                model_source="ensemble",
-                score=0.9,
-                price=float(self.engine.quote(BTC).last),
-                suggested_size_usd=500.0,
-                suggested_leverage=5.0,
-                metadata={"stop_loss_pct": 2.0, "take_profit_pct": 4.0, "candle_close_time": START.isoformat()},
-            ),
-        )
-
-    def of(self, event_type: str) -> list[Any]:
-        unique = {event.metadata.event_id: event for event in self.heard}
-        return [event.payload for event in unique.values() if event.metadata.event_type == event_type]
-
-    async def told(self, event_type: str, count: int = 1) -> list[Any]:
-        await eventually(lambda: len(self.of(event_type)) >= count, timeout=40, what=event_type)
-        return self.of(event_type)
-
-    async def marked(self) -> None:
-        """Close a candle and wait until the service knows the price."""
-        before = len(self.of("account.updated"))
-        await self.candle()
-        await self.told("account.updated", before + 1)
-
-    async def orders_rest(self, count: int) -> None:
-        await eventually(lambda: len(self.engine.open_algos(BTC)) == count, timeout=40, what=f"{count} resting orders")
-
-    async def assert_sound(self) -> None:
-        """Compare the journal in PostgreSQL with the books of the exchange."""
-        engine = self.engine
-        quantity = await self.database.fetchval(
-            "SELECT coalesce(sum(CASE side WHEN 'BUY' THEN quantity ELSE -quantity END), 0) FROM exec_risk.fill"
-        )
-        assert quantity == engine.position(BTC).quantity
-        fills = await self.database.fetch("SELECT trade_id FROM exec_risk.fill ORDER BY trade_id")
-        assert [row["trade_id"] for row in fills] == [record.fill.trade_id for record in engine.fills(BTC)]
-        wallet = await self.database.fetchval("SELECT wallet FROM exec_risk.account")
-        assert wallet == engine.account().wallet
-        intents = {row["client_order_id"] for row in await self.database.fetch("SELECT * FROM exec_risk.order_intent")}
-        regular = [order.client_order_id for order in engine.orders(BTC) if order.algo_id is None]
-        sent = regular + [algo.client_algo_id for algo in engine.algos(BTC)]
-        assert len(sent) == len(set(sent))
-        assert set(sent) <= intents
-        assert await self.database.fetchval("SELECT count(*) FROM exec_risk.outbox") == 0
-        ours = [event for event in self.heard if event.metadata.source == "exec-risk-service"]
-        assert_one_tree_per_trace([e for e in ours if e.metadata.event_type != "service.heartbeat"], in_order=False)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-@asynccontextmanager
-async def made_stage(redis_url: str, database_url: str, state: Path) -> AsyncIterator[Stage]:
-    clock = SystemClock()
-    connection = RedisConnection(redis_url, clock=clock)
-    await connection.start()
-    bus = RedisStreamsBus(
-        connection, service="ai-service", instance="test", clock=clock, ids=RandomIds(), market_clock=clock
-    )
-    rpc = RpcClient(RedisRpcTransport(connection), service="test", instance="one", clock=clock, ids=RandomIds())
-    port = free_port()
-    async with paper_exchange(WrittenSource(PRICES, volume=100_000.0)) as exchange:
-        exchange.live.freeze(frozen=True)  # market time moves only when a test says so
-        environment = {
-            **os.environ,
-            "REDIS_URL": redis_url,
-            "POSTGRES_URL": database_url,
-            "EXCHANGE_URL": exchange.url,
-            "QT_SYMBOLS": BTC,
-            "QT_TIMEFRAME": "1m",
-            "QT_RUN_ID": "test",
-            "QT_PORT": str(port),
-            "QT_STATE_DIR": str(state),
-            "POSITION_CHECK_INTERVAL_SECONDS": "2",
-        }
-        database = await asyncpg.connect(database_url)
-        stage = Stage(exchange, environment, bus, rpc, f"http://127.0.0.1:{port}", database)
-
-        async def hear(event: Event[Any]) -> None:
-            stage.heard.append(event)
-
-        bus.subscribe("*", hear)
-        await bus.start()
-        await rpc.start()
-        try:
-            yield stage
-        finally:
-            await stage.end()
-            await rpc.stop()
-            await bus.stop()
-            await connection.stop()
-            await database.close()
+from tests.support.markets import BTC, START
 
 
 @pytest.fixture
-async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[Stage]:
-    async with made_stage(redis_url, database_url, tmp_path) as made:
+async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AccountStage]:
+    async with account_stage(redis_url, database_url, tmp_path) as made:
         yield made
 
 
-async def test_a_signal_becomes_a_protected_position_and_a_fall_closes_it(stage: Stage) -> None:
+async def test_a_signal_becomes_a_protected_position_and_a_fall_closes_it(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()
 
@@ -246,7 +62,7 @@ async def test_a_signal_becomes_a_protected_position_and_a_fall_closes_it(stage:
     await stage.assert_sound()
 
 
-async def test_killed_while_the_answer_of_its_order_is_held_back(stage: Stage) -> None:
+async def test_killed_while_the_answer_of_its_order_is_held_back(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()
     stage.exchange.live.faults.arm(Fault("hold_order_answer", seconds=60, hold_events=True))
@@ -267,7 +83,7 @@ async def test_killed_while_the_answer_of_its_order_is_held_back(stage: Stage) -
 
 
 @pytest.mark.long
-async def test_killed_again_and_again_while_it_trades(stage: Stage) -> None:
+async def test_killed_again_and_again_while_it_trades(stage: AccountStage) -> None:
     await stage.launch()
     for round_number in range(3):
         await stage.marked()
@@ -283,7 +99,7 @@ async def test_killed_again_and_again_while_it_trades(stage: Stage) -> None:
     await stage.assert_sound()
 
 
-async def _is_quiet(stage: Stage) -> bool:
+async def _is_quiet(stage: AccountStage) -> bool:
     unsettled = await stage.database.fetchval(
         "SELECT count(*) FROM exec_risk.order_intent WHERE NOT settled AND status <> 'NEW'"
     )
@@ -291,7 +107,7 @@ async def _is_quiet(stage: Stage) -> bool:
     return bool(unsettled == 0 and len(stage.engine.open_algos(BTC)) == (0 if flat_now else 2))
 
 
-async def test_an_order_without_an_answer_is_found_and_protected(stage: Stage) -> None:
+async def test_an_order_without_an_answer_is_found_and_protected(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()
     stage.exchange.live.faults.arm(Fault("lose_order_answer"))
@@ -306,7 +122,7 @@ async def test_an_order_without_an_answer_is_found_and_protected(stage: Stage) -
     await stage.assert_sound()
 
 
-async def test_a_stream_that_breaks_hides_nothing(stage: Stage) -> None:
+async def test_a_stream_that_breaks_hides_nothing(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()
     await stage.signal("BUY")
@@ -323,7 +139,7 @@ async def test_a_stream_that_breaks_hides_nothing(stage: Stage) -> None:
     await stage.assert_sound()
 
 
-async def test_validate_risk_answers_over_redis(stage: Stage) -> None:
+async def test_validate_risk_answers_over_redis(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()
 
@@ -341,7 +157,7 @@ async def test_validate_risk_answers_over_redis(stage: Stage) -> None:
     assert "leverage" in (await ask(500, 50))["reason"]
 
 
-async def test_a_wrong_setting_stops_the_start_with_one_line_and_code_4(stage: Stage) -> None:
+async def test_a_wrong_setting_stops_the_start_with_one_line_and_code_4(stage: AccountStage) -> None:
     environment = {**stage.environment, "MAX_LEVERAGE": "a lot"}
     process = await asyncio.create_subprocess_exec(
         sys.executable,

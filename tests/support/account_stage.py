@@ -1,0 +1,216 @@
+"""exec-risk as a process with everything real around it, and a neighbour on the bus who speaks and hears all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+
+from infrastructure.embedded.loopback import free_port
+from infrastructure.paper_exchange.matching_engine import MatchingEngine
+from shared.bus.redis_streams import RedisStreamsBus
+from shared.clock import SystemClock
+from shared.events.envelope import Event
+from shared.events.streams import event_stream
+from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
+from shared.ids import RandomIds
+from shared.redis_connection import RedisConnection
+from shared.rpc.client import RpcClient
+from shared.rpc.redis_transport import RedisRpcTransport
+from tests.support.eventually import eventually
+from tests.support.exchanges import RunningExchange, paper_exchange
+from tests.support.exec_risk_checks import assert_one_tree_per_trace
+from tests.support.markets import BTC, START, Prices, WrittenSource, flat
+
+PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 600)]
+
+
+@dataclass
+class AccountStage:
+    """Servers, the exchange, and a neighbour on the bus that speaks as ai-service and hears everything."""
+
+    exchange: RunningExchange
+    connection: RedisConnection
+    environment: dict[str, str]
+    bus: RedisStreamsBus
+    rpc: RpcClient
+    url: str
+    database: asyncpg.Connection[Any]
+    heard: list[Event[Any]] = field(default_factory=list)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def engine(self) -> MatchingEngine:
+        return self.exchange.live.engine
+
+    async def start(self, **environment: str) -> asyncio.subprocess.Process:
+        """Start the service, with more in its environment if wanted, and do not wait."""
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "services.exec_risk_service",
+            env={**self.environment, **environment},
+            cwd=Path(__file__).parents[2],
+        )
+        return self.process
+
+    async def launch(self, **environment: str) -> None:
+        """Start the service and wait until it is ready."""
+        await self.start(**environment)
+        await self.ready()
+
+    async def ready(self) -> None:
+        async with httpx.AsyncClient() as client:
+
+            async def probe() -> bool:
+                try:
+                    return (await client.get(f"{self.url}/health/ready")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await eventually(probe, timeout=40, what="readiness")
+
+    async def kill(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def end(self) -> None:
+        if self.process is not None and self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(self.process.wait(), 30)
+
+    async def candle(self) -> None:
+        """Let a second of market time pass and close a candle at the price of then."""
+        self.engine.advance_to(self.engine.now + timedelta(seconds=1))
+        self.exchange.live.send_events()
+        now = self.engine.now
+        await self.bus.publish(
+            "candle.closed",
+            CandleClosedPayload(
+                symbol=BTC,
+                timeframe="1m",
+                open_time=now - timedelta(minutes=1),
+                close_time=now,
+                **dict.fromkeys(("open", "high", "low", "close"), float(self.engine.quote(BTC).last)),
+                volume=1.0,
+                source="test",
+            ),
+        )
+
+    async def signal(self, action: str = "BUY") -> Event[Any]:
+        return await self.bus.publish(
+            "signal.generated",
+            SignalGeneratedPayload(
+                symbol=BTC,
+                action=action,
+                confidence=0.9,
+                model_source="ensemble",
+                score=0.9,
+                price=float(self.engine.quote(BTC).last),
+                suggested_size_usd=500.0,
+                suggested_leverage=5.0,
+                metadata={"stop_loss_pct": 2.0, "take_profit_pct": 4.0, "candle_close_time": START.isoformat()},
+            ),
+        )
+
+    def of(self, event_type: str) -> list[Any]:
+        unique = {event.metadata.event_id: event for event in self.heard}
+        return [event.payload for event in unique.values() if event.metadata.event_type == event_type]
+
+    async def told(self, event_type: str, count: int = 1) -> list[Any]:
+        await eventually(lambda: len(self.of(event_type)) >= count, timeout=40, what=event_type)
+        return self.of(event_type)
+
+    async def has_handled(self, event_type: str) -> bool:
+        """Tell whether the service has read and acknowledged every event of this type."""
+        stream = event_stream(event_type)
+        if not await self.connection.client.exists(stream):
+            return True
+        last = (await self.connection.client.xinfo_stream(stream))["last-generated-id"]
+        for group in await self.connection.client.xinfo_groups(stream):
+            if group["name"] in ("exec-risk-service", b"exec-risk-service"):
+                return bool(group["pending"] == 0 and group["last-delivered-id"] == last)
+        return False
+
+    async def marked(self) -> None:
+        """Close a candle and wait until the service knows the price."""
+        before = len(self.of("account.updated"))
+        await self.candle()
+        await self.told("account.updated", before + 1)
+
+    async def orders_rest(self, count: int) -> None:
+        await eventually(lambda: len(self.engine.open_algos(BTC)) == count, timeout=40, what=f"{count} resting orders")
+
+    async def assert_sound(self) -> None:
+        """Compare the journal in PostgreSQL with the books of the exchange."""
+        engine = self.engine
+        quantity = await self.database.fetchval(
+            "SELECT coalesce(sum(CASE side WHEN 'BUY' THEN quantity ELSE -quantity END), 0) FROM exec_risk.fill"
+        )
+        assert quantity == engine.position(BTC).quantity
+        fills = await self.database.fetch("SELECT trade_id FROM exec_risk.fill ORDER BY trade_id")
+        assert [row["trade_id"] for row in fills] == [record.fill.trade_id for record in engine.fills(BTC)]
+        wallet = await self.database.fetchval("SELECT wallet FROM exec_risk.account")
+        assert wallet == engine.account().wallet
+        intents = {row["client_order_id"] for row in await self.database.fetch("SELECT * FROM exec_risk.order_intent")}
+        regular = [order.client_order_id for order in engine.orders(BTC) if order.algo_id is None]
+        sent = regular + [algo.client_algo_id for algo in engine.algos(BTC)]
+        assert len(sent) == len(set(sent))
+        assert set(sent) <= intents
+        assert await self.database.fetchval("SELECT count(*) FROM exec_risk.outbox") == 0
+        ours = [event for event in self.heard if event.metadata.source == "exec-risk-service"]
+        assert_one_tree_per_trace([e for e in ours if e.metadata.event_type != "service.heartbeat"], in_order=False)
+
+
+@asynccontextmanager
+async def account_stage(redis_url: str, database_url: str, state: Path) -> AsyncIterator[AccountStage]:
+    clock = SystemClock()
+    connection = RedisConnection(redis_url, clock=clock)
+    await connection.start()
+    bus = RedisStreamsBus(
+        connection, service="ai-service", instance="test", clock=clock, ids=RandomIds(), market_clock=clock
+    )
+    rpc = RpcClient(RedisRpcTransport(connection), service="test", instance="one", clock=clock, ids=RandomIds())
+    port = free_port()
+    async with paper_exchange(WrittenSource(PRICES, volume=100_000.0)) as exchange:
+        exchange.live.freeze(frozen=True)  # market time moves only when a test says so
+        environment = {
+            **os.environ,
+            "REDIS_URL": redis_url,
+            "POSTGRES_URL": database_url,
+            "EXCHANGE_URL": exchange.url,
+            "QT_SYMBOLS": BTC,
+            "QT_TIMEFRAME": "1m",
+            "QT_RUN_ID": "test",
+            "QT_PORT": str(port),
+            "QT_STATE_DIR": str(state),
+            "POSITION_CHECK_INTERVAL_SECONDS": "2",
+        }
+        database = await asyncpg.connect(database_url)
+        stage = AccountStage(exchange, connection, environment, bus, rpc, f"http://127.0.0.1:{port}", database)
+
+        async def hear(event: Event[Any]) -> None:
+            stage.heard.append(event)
+
+        bus.subscribe("*", hear)
+        await bus.start()
+        await rpc.start()
+        try:
+            yield stage
+        finally:
+            await stage.end()
+            await rpc.stop()
+            await bus.stop()
+            await connection.stop()
+            await database.close()
