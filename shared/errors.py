@@ -13,6 +13,7 @@ QuantumTraderError
 │   ├── InvalidInputError        a value from outside breaks a rule
 │   ├── PolicyConflictError      the policy changed under the caller
 │   ├── CommandExpiredError      a command came after its expiry
+│   ├── FencedError              another process holds what this one held
 │   ├── IllegalTransitionError   a state machine has no such transition
 │   └── ArtifactError            a model file is missing, damaged or does not fit
 ├── ExchangeError
@@ -84,6 +85,10 @@ class PolicyConflictError(PermanentError):
 
 class CommandExpiredError(PermanentError):
     """A command came after its expiry and was not carried out."""
+
+
+class FencedError(PermanentError):
+    """Another process holds what this one held: it must stop."""
 
 
 class IllegalTransitionError(PermanentError):

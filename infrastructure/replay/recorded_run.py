@@ -86,4 +86,4 @@ def _require_start(inputs: Sequence[RecordedInput]) -> None:
 def _context(recorded: RecordedInput, instruments: Mapping[str, Instrument], rules: Rules) -> Context:
     # Only mode and version are recorded; a mode's values are those of this version of the software.
     policy = PolicyState(recorded.policy_mode, DEFAULT_POLICIES[recorded.policy_mode], recorded.policy_version)
-    return Context(rules, policy, instruments, recorded.now)
+    return recorded.context(rules, policy, instruments)

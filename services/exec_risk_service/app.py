@@ -17,12 +17,15 @@ from services.exec_risk_service.adapters.background import BackgroundLanes, Back
 from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
 from services.exec_risk_service.adapters.crash_points import crash_points, redis_with_points, with_points
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
+from services.exec_risk_service.adapters.postgres_lease import PostgresLeases
+from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
 from services.exec_risk_service.api import positions_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
+from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.maintenance import Maintenance
@@ -41,7 +44,7 @@ from shared.clock import Clock, SystemClock
 from shared.crashpoints import Crashpoints
 from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import TransientError
-from shared.exchange.client import BinanceUsdm, create_exchange
+from shared.exchange.client import RECV_WINDOW_MS, BinanceUsdm, create_exchange
 from shared.health.checks import HealthMonitor
 from shared.health.consuming import consumer_check, storage_check
 from shared.health.dependencies import http_check, postgres_check, redis_check
@@ -128,6 +131,7 @@ def assemble(
     market_clock: Clock,
     wake_relay: Callable[[], Awaitable[None]] | None = None,
     storage_alarm: Callable[[], str | None] = lambda: None,
+    entry_bar: Callable[[], str | None] = lambda: None,
     metrics: Metrics | None = None,
     spans: Spans = NO_SPANS,
 ) -> ExecRisk:
@@ -147,6 +151,7 @@ def assemble(
         market_clock: Market time.
         wake_relay: Tells a background task that events wait; None publishes them before each input returns.
         storage_alarm: Tells why events could get lost; entries wait for that.
+        entry_bar: Tells why this process may send no entry now.
         metrics: Counters of the process.
         spans: Shows each order.
     """
@@ -164,11 +169,12 @@ def assemble(
         lanes=lanes,
         on_stored=wake_relay or publish_now,
         storage_alarm=storage_alarm,
+        entry_bar=entry_bar,
     )
     reconciler = Reconciler(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
     )
-    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans), reconciler))
+    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar), reconciler))
     handlers = Handlers(
         order_executor=OrderExecutor(ledger),
         position_monitor=PositionMonitor(ledger, reconciler),
@@ -244,6 +250,22 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     )
     exchange, stream = _ExchangeLink(client, clock), CcxtReportStream(client)
     lanes, relay_task = BackgroundLanes(), RelayTask(clock)
+
+    def end_process() -> None:
+        app.state.exit_code = _TAKEN_OVER
+        app.state.stop_server()
+
+    holder = this_process().as_text()
+    lease = AccountLease(
+        PostgresLeases(pool),
+        account=settings.account,
+        holder=holder,
+        is_proven_dead=is_proven_dead,
+        clock=clock,
+        seconds=settings.executor_lease_seconds,
+        grace_seconds=RECV_WINDOW_MS / 1000 + settings.executor_status_lag_seconds,
+        on_lost=end_process,
+    )
     parts = assemble(
         account=settings.account,
         symbols=settings.qt_symbols,
@@ -252,21 +274,17 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         rpc=rpc,
         policy=policy,
         venue=with_points(CcxtVenue(client, market_clock), points),
-        journal=with_points(PostgresJournal(pool), points),
+        journal=with_points(PostgresJournal(pool, holder=holder), points),
         lanes=lanes,
         clock=clock,
         market_clock=market_clock,
         wake_relay=relay_task.wake,
         storage_alarm=lambda: buffer.alarm,
+        entry_bar=lease.bar,
         metrics=metrics,
         spans=spans,
     )
     relay_task.open(parts.relay.drain)
-
-    def end_process() -> None:
-        app.state.exit_code = _TAKEN_OVER
-        app.state.stop_server()
-
     maintenance = Maintenance(
         parts.ledger,
         parts.reconciler,
@@ -280,6 +298,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         {
             "redis": redis_check(redis),
             "postgres": postgres_check(pool),
+            "account-lease": lease_check(lease),
             "eventbus": consumer_check(bus.progress, explained_by=("redis", "postgres")),
             "disk-buffer": storage_check(lambda: buffer.alarm),
             # Positions stay protected by the stops that rest there; a restart would not bring the exchange back.
@@ -309,6 +328,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             heartbeat,
             pool,
             SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
+            lease,
             exchange,
             policy,
             relay_task,

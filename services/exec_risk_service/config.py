@@ -30,6 +30,10 @@ class ExecRiskSettings(ServiceSettings):
         max_holding_candles: Candles after which a position is closed.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
         qt_crashpoint: Moment at which a test ends the process; refused where money is real.
+        executor_lease_seconds: A process that did not renew its hold on the account for this long may be succeeded;
+            after half of it, it sends no entry.
+        executor_status_lag_seconds: How long the exchange may take to show the last order of a process that fell
+            silent: its successor waits that much longer.
     """
 
     port: int = Field(default=8002, ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
@@ -44,6 +48,8 @@ class ExecRiskSettings(ServiceSettings):
     default_take_profit_pct: Decimal = Field(default=Decimal(4), ge=0)
     max_holding_candles: int = Field(default=48, ge=1)
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
+    executor_lease_seconds: float = Field(default=10.0, ge=1)
+    executor_status_lag_seconds: float = Field(default=5.0, ge=0)
     qt_crashpoint: str = ""
 
     @model_validator(mode="after")

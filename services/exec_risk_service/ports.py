@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.lease import LeaseRecord
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount, VenueReport
 from services.exec_risk_service.domain.step import Fact, Step
@@ -135,11 +136,44 @@ class StoredFact:
     fact: Fact
 
 
+def taken_over(account: str) -> str:
+    """Return the one line that says why this process may not act on ``account`` any more."""
+    return f"account {account} was taken over by another exec-risk-service; stop one of the two"
+
+
+class LeaseStore(Protocol):
+    """Who may act on an account. Each call raises ``ConnectionLostError`` when the store cannot be reached."""
+
+    async def read(self, account: str) -> LeaseRecord:
+        """Return who holds the account."""
+        ...
+
+    async def take(self, account: str, holder: str, *, seen_version: int, seconds: float) -> int | None:
+        """Give the account to ``holder`` and fence off who had it, unless the lease changed since it was seen.
+
+        Returns:
+            The new epoch, or None when somebody was faster.
+        """
+        ...
+
+    async def renew(self, account: str, holder: str, *, seconds: float) -> bool:
+        """Let the lease of ``holder`` last from now on; False when it is no longer theirs."""
+        ...
+
+    async def release(self, account: str, holder: str) -> None:
+        """Let the next one take the account at once; nothing when it is no longer theirs."""
+        ...
+
+
 class OrderJournal(Protocol):
     """The durable record of one account: what is not in it did not happen."""
 
     async def load(self, account: str) -> Book:
-        """Take the account over and return its book; whoever had it before is fenced off."""
+        """Take the account over and return its book; whoever had it before is fenced off.
+
+        Raises:
+            FencedError: The lease of the account is another's.
+        """
         ...
 
     async def commit(self, step: Step) -> Commit:

@@ -31,7 +31,8 @@ log = structlog.get_logger(__name__)
 #: ``connection`` (1, 2, ...).
 STREAM_CONNECTED = "STREAM_CONNECTED"
 
-_RECV_WINDOW_MS = 3000
+#: A request that reaches the exchange later than this after it was signed is refused there: part of the fence.
+RECV_WINDOW_MS = 3000
 _PING_SECONDS = 15
 _LISTEN_KEY_RENEWAL_SECONDS = 20 * 60
 #: A kline stream sends four times per second while there are trades; silence for this long means a dead connection.
@@ -67,7 +68,7 @@ def create_exchange(
             "enableRateLimit": False,
             "timeout": 10_000,
             "streaming": {"keepAlive": _PING_SECONDS * 1000, "maxPingPongMisses": 2},
-            "options": {"recvWindow": _RECV_WINDOW_MS, "fetchCurrencies": False},
+            "options": {"recvWindow": RECV_WINDOW_MS, "fetchCurrencies": False},
         }
     )
     exchange.options["fetchOpenOrders"]["warnWithoutSymbol"] = False

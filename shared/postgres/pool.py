@@ -19,6 +19,8 @@ from shared.errors import ConfigurationError, ConnectionLostError
 #: Longest wait for one statement.
 STATEMENT_TIMEOUT_SECONDS = 10.0
 CONNECT_TIMEOUT_SECONDS = 5.0
+#: A process that stops in the middle of a transaction must not hold its locks: the server ends its session.
+IDLE_IN_TRANSACTION_SECONDS = 5.0
 
 #: Waiting does not help against these: wrong password, unknown role, unknown database, no entry in pg_hba.conf.
 _REFUSALS = (
@@ -36,6 +38,7 @@ CONNECTION_ERRORS = (
     asyncpg.CrashShutdownError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections at the moment
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,  # the server's farewell came between two messages of a statement
 )
@@ -157,7 +160,11 @@ class PostgresPool:
                 return (self._clock.monotonic() - began) * 1000.0
 
     async def _connect(self) -> asyncpg.Pool:
-        settings = {"application_name": "quantum-trader", "timezone": "UTC"}
+        settings = {
+            "application_name": "quantum-trader",
+            "timezone": "UTC",
+            "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION_SECONDS * 1000)),
+        }
         if self._schema:
             settings["search_path"] = self._schema
         try:

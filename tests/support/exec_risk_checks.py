@@ -11,7 +11,7 @@ from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.decide import decide
 from services.exec_risk_service.domain.positions import Origin
 from services.exec_risk_service.domain.recorded import recorded_inputs
-from services.exec_risk_service.domain.rules import Context, Rules
+from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Step
 from shared.events.envelope import Event
 from shared.ids import client_order_id
@@ -88,7 +88,7 @@ def refolded(events: Sequence[Event[Any]], instruments: Mapping[str, Instrument]
     for recorded in recorded_inputs(events):
         assert recorded.policy_mode is NORMAL.mode
         book = replace(book, step=recorded.step - 1)  # steps that only moved a reading point tell no event
-        step = decide(book, recorded.item, Context(Rules(), NORMAL, instruments, recorded.now))
+        step = decide(book, recorded.item, recorded.context(Rules(), NORMAL, instruments))
         assert step is not None
         steps.append(step)
         book = step.book

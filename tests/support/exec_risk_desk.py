@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -180,6 +180,7 @@ class Desk:
     policy: PolicyStore = field(default_factory=FixedPolicy)
     rules: Rules = field(default_factory=Rules)
     service: ExecRisk = field(init=False)
+    entry_bar: Callable[[], str | None] = lambda: None
     ids: SeededIds = field(default_factory=lambda: SeededIds(7))
     count: int = 0
     neighbours: list[Event[Any]] = field(default_factory=list)
@@ -200,6 +201,7 @@ class Desk:
             venue=self.venue,
             journal=self.journal,
             lanes=InlineLanes(),
+            entry_bar=self.entry_bar,
         )
 
     async def start(self) -> None:
@@ -323,6 +325,7 @@ def desk_on(
     policy: PolicyStore | None = None,
     rates: Mapping[datetime, Decimal] | None = None,
     start: datetime = START,
+    entry_bar: Callable[[], str | None] = lambda: None,
 ) -> Desk:
     """Return a desk on one-minute candles of BTCUSDT; not started yet."""
     source = WrittenSource(prices, volume=volume, rates=rates, start=start)
@@ -335,6 +338,7 @@ def desk_on(
         policy=policy or FixedPolicy(),
         rules=rules or Rules(),
         market_clock=ManualClock(start),
+        entry_bar=entry_bar,
     )
 
 

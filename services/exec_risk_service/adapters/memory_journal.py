@@ -7,9 +7,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.step import Step
-from services.exec_risk_service.ports import Commit, StoredFact
-from shared.errors import InvalidInputError
+from services.exec_risk_service.ports import Commit, StoredFact, taken_over
+from shared.errors import FencedError, InvalidInputError
 
 
 @dataclass(slots=True)
@@ -18,6 +19,9 @@ class _Account:
 
     book: Book
     epoch: int = 0
+    lease_holder: str = NOBODY
+    lease_version: int = 0
+    lease_expires_at: float = 0.0
     inbox: set[str] = field(default_factory=set)
     intents: set[tuple[str, str, int]] = field(default_factory=set)
     trades: set[tuple[str, int]] = field(default_factory=set)
@@ -31,17 +35,30 @@ class MemoryStore:
     def __init__(self) -> None:
         self.accounts: dict[str, _Account] = {}
 
+    def account(self, name: str) -> _Account:
+        """Return what is stored of one account; nothing of a new one."""
+        return self.accounts.setdefault(name, _Account(Book(name)))
+
 
 class MemoryJournal:
     """``OrderJournal`` over a ``MemoryStore``."""
 
-    def __init__(self, store: MemoryStore | None = None) -> None:
+    def __init__(self, store: MemoryStore | None = None, *, holder: str = NOBODY) -> None:
+        """Prepare.
+
+        Args:
+            store: What outlives the process.
+            holder: Who must hold the account's lease when it is loaded; ``NOBODY`` asks for none.
+        """
         self._store = store or MemoryStore()
+        self._holder = holder
         self._name = ""
         self._epoch = 0
 
     async def load(self, account: str) -> Book:
-        stored = self._store.accounts.setdefault(account, _Account(Book(account)))
+        stored = self._store.account(account)
+        if self._holder not in (NOBODY, stored.lease_holder):
+            raise FencedError(taken_over(account))
         stored.epoch += 1
         self._name, self._epoch = account, stored.epoch
         return stored.book

@@ -24,11 +24,12 @@ from services.exec_risk_service.domain.book import (
     Book,
     TradeMemory,
 )
+from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.step import Fact, Step
-from services.exec_risk_service.ports import Commit, StoredFact
-from shared.errors import ConnectionLostError, InvalidInputError
+from services.exec_risk_service.ports import Commit, StoredFact, taken_over
+from shared.errors import ConnectionLostError, FencedError, InvalidInputError
 from shared.events.registry import spec_for
 from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
 
@@ -51,8 +52,15 @@ class _Refused(Exception):
 class PostgresJournal:
     """``OrderJournal`` over the schema ``exec_risk``."""
 
-    def __init__(self, pool: PostgresPool) -> None:
+    def __init__(self, pool: PostgresPool, *, holder: str = NOBODY) -> None:
+        """Prepare.
+
+        Args:
+            pool: Connections.
+            holder: Who must hold the account's lease when it is loaded; ``NOBODY`` asks for none.
+        """
         self._pool = pool
+        self._holder = holder
         self._account = ""
         self._epoch = 0
 
@@ -68,9 +76,13 @@ class PostgresJournal:
     async def _load(self, connection: Any, account: str) -> Book:
         await connection.execute("INSERT INTO exec_risk.account (account) VALUES ($1) ON CONFLICT DO NOTHING", account)
         row = await connection.fetchrow(
-            "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 RETURNING *, marks::text AS marks_text",
+            "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 AND $2 IN ('', lease_holder)"
+            " RETURNING *, marks::text AS marks_text",
             account,
+            self._holder,
         )
+        if row is None:
+            raise FencedError(taken_over(account))
         await connection.execute(
             "DELETE FROM exec_risk.inbox WHERE account = $1 AND step < $2", account, row["step"] - _INBOX_STEPS
         )

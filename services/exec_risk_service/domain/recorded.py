@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, get_args
@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from services.exec_risk_service.domain.from_events import candle_closed, signal_received
 from services.exec_risk_service.domain.inputs import CandleClosed, Input, SignalReceived
-from services.exec_risk_service.domain.rules import Context
+from services.exec_risk_service.domain.rules import Context, Rules
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event
-from shared.trading.policy import RiskMode
+from shared.trading.instruments import Instrument
+from shared.trading.policy import PolicyState, RiskMode
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Input)}
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
@@ -33,6 +34,7 @@ class RecordedInput:
         now: Wall time at which it was applied.
         policy_mode: Mode of the policy that was in force; likewise its version.
         policy_version: Version of that policy.
+        storage_alarm: What kept entries back at that moment; likewise ``entry_bar``.
     """
 
     account: str
@@ -41,6 +43,12 @@ class RecordedInput:
     now: datetime
     policy_mode: RiskMode
     policy_version: int
+    storage_alarm: str | None = None
+    entry_bar: str | None = None
+
+    def context(self, rules: Rules, policy: PolicyState, instruments: Mapping[str, Instrument]) -> Context:
+        """Return the surroundings of the step as they were."""
+        return Context(rules, policy, instruments, self.now, self.storage_alarm, self.entry_bar)
 
 
 def record_input(item: Input, account: str, context: Context) -> dict[str, Any]:
@@ -50,13 +58,15 @@ def record_input(item: Input, account: str, context: Context) -> dict[str, Any]:
         body = {"event_id": item.cause.event_id}
     else:
         body = _ADAPTERS[type(item)].dump_python(item, mode="json")
-    return {
+    written = {
         "account": account,
         "kind": type(item).__name__,
         "body": body,
         "now": context.now.isoformat(),
         "policy": [context.policy.mode.value, context.policy.version],
     }
+    bars = {"storage_alarm": context.storage_alarm, "entry_bar": context.entry_bar}
+    return written | {name: why for name, why in bars.items() if why is not None}
 
 
 def recorded_inputs(events: Iterable[Event[Any]]) -> list[RecordedInput]:
@@ -86,6 +96,8 @@ def _read(step: int, written: dict[str, Any], events: dict[str, Event[Any]]) -> 
         now=datetime.fromisoformat(written["now"]),
         policy_mode=RiskMode(mode),
         policy_version=version,
+        storage_alarm=written.get("storage_alarm"),
+        entry_bar=written.get("entry_bar"),
     )
 
 

@@ -51,6 +51,7 @@ class RiskView:
         drawdown: Fraction below the day's peak equity.
         open_positions: Symbols with a position or with an entry under way.
         storage_alarm: Why events could get lost if Redis went away now; None when all is well.
+        entry_bar: Why this process may send no entry now; None when it may.
     """
 
     policy: PolicyState
@@ -62,6 +63,7 @@ class RiskView:
     drawdown: Decimal | None
     open_positions: int
     storage_alarm: str | None = None
+    entry_bar: str | None = None
 
 
 Check = Callable[[EntryOrder, RiskView], str | None]
@@ -86,6 +88,11 @@ def policy_is_fresh(_order: EntryOrder, view: RiskView) -> str | None:
 def events_can_be_kept(_order: EntryOrder, view: RiskView) -> str | None:
     """What happens to the new position can be told: a fill that nobody hears of is worse than no position."""
     return f"events cannot be kept on disk: {view.storage_alarm}" if view.storage_alarm else None
+
+
+def entries_may_be_sent(_order: EntryOrder, view: RiskView) -> str | None:
+    """This process holds the account, its clock is right, and the exchange takes requests."""
+    return view.entry_bar
 
 
 def account_is_known(_order: EntryOrder, view: RiskView) -> str | None:
@@ -216,6 +223,7 @@ CHECKS: tuple[Check, ...] = (
     numbers_are_finite,
     policy_is_fresh,
     events_can_be_kept,
+    entries_may_be_sent,
     account_is_known,
     instrument_is_known,
     mark_is_known,

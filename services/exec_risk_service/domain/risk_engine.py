@@ -31,4 +31,5 @@ def risk_view(book: Book, symbol: str, context: Context) -> RiskView:
         drawdown=None if equity is None else book.cash.drawdown(equity),
         open_positions=len(book.taken_symbols()),
         storage_alarm=context.storage_alarm,
+        entry_bar=context.entry_bar,
     )

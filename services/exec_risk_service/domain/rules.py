@@ -52,6 +52,7 @@ class Context:
         instruments: Filters by venue symbol.
         now: Wall time; it enters only durations that are reported, and the pace of retries.
         storage_alarm: Why events could get lost if Redis went away now; None when all is well.
+        entry_bar: Why this process may send no entry now: its lease, its clock, the exchange's limits.
     """
 
     rules: Rules
@@ -59,3 +60,4 @@ class Context:
     instruments: Mapping[str, Instrument]
     now: datetime
     storage_alarm: str | None = None
+    entry_bar: str | None = None

@@ -17,9 +17,9 @@ from services.exec_risk_service.domain.reports import OrderReport
 from services.exec_risk_service.domain.rules import Context, Rules
 from services.exec_risk_service.domain.step import Request, Step
 from services.exec_risk_service.handlers.trade_log import tell
-from services.exec_risk_service.ports import Commit, OrderJournal
+from services.exec_risk_service.ports import Commit, OrderJournal, taken_over
 from shared.clock import Clock
-from shared.errors import ConnectionLostError, InvalidInputError
+from shared.errors import ConnectionLostError, FencedError, InvalidInputError
 from shared.policy.store import PolicyStore
 from shared.trading.instruments import Instrument
 
@@ -55,6 +55,7 @@ class Ledger:
         lanes: Lanes,
         on_stored: Callable[[], Awaitable[None]],
         storage_alarm: Callable[[], str | None] = lambda: None,
+        entry_bar: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Prepare with an empty book; ``load`` reads the true one.
 
@@ -67,6 +68,7 @@ class Ledger:
             lanes: Carries out requests.
             on_stored: Called after each stored step: its events wait in the outbox.
             storage_alarm: Tells why events could get lost, None while all is well; entries wait for that.
+            entry_bar: Tells why this process may send no entry now, None while it may.
         """
         self.account = account
         self.instruments: Mapping[str, Instrument] = MappingProxyType({})
@@ -79,6 +81,7 @@ class Ledger:
         self._lanes = lanes
         self._on_stored = on_stored
         self._storage_alarm = storage_alarm
+        self._entry_bar = entry_bar
         self._book = Book(account)
         self._lock = asyncio.Lock()
 
@@ -89,12 +92,23 @@ class Ledger:
 
     def context(self) -> Context:
         """Return what a decision may read besides the book."""
-        return Context(self._rules, self._policy.current(), self.instruments, self._clock.now(), self._storage_alarm())
+        return Context(
+            self._rules,
+            self._policy.current(),
+            self.instruments,
+            self._clock.now(),
+            storage_alarm=self._storage_alarm(),
+            entry_bar=self._entry_bar(),
+        )
 
     async def load(self, instruments: Mapping[str, Instrument]) -> None:
         """Take the account over and read its book; inputs may be applied afterwards."""
         async with self._lock:
-            self._book = await self._journal.load(self.account)
+            try:
+                self._book = await self._journal.load(self.account)
+            except FencedError:
+                self.is_fenced = True
+                raise
             self.instruments = instruments
             self.needs_recovery = False
 
@@ -147,8 +161,6 @@ class Ledger:
 
     def _require_open(self) -> None:
         if self.is_fenced:
-            raise ConnectionLostError(
-                f"account {self.account} was taken over by another exec-risk-service; stop one of the two"
-            )
+            raise ConnectionLostError(taken_over(self.account))
         if self.needs_recovery:
             raise ConnectionLostError(f"account {self.account} is being recovered; try again")

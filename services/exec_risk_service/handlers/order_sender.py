@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from services.exec_risk_service.domain.inputs import (
@@ -30,10 +32,26 @@ class OrderSender:
     """Talks to the exchange for the ledger. An order is sent at most once: the ledger marks it first."""
 
     def __init__(
-        self, ledger: Ledger, gateway: OrderGateway, metrics: Metrics | None = None, spans: Spans = NO_SPANS
+        self,
+        ledger: Ledger,
+        gateway: OrderGateway,
+        metrics: Metrics | None = None,
+        spans: Spans = NO_SPANS,
+        *,
+        entry_bar: Callable[[], str | None] = lambda: None,
     ) -> None:
+        """Prepare.
+
+        Args:
+            ledger: The single writer.
+            gateway: Sends.
+            metrics: Counts orders.
+            spans: Shows each order.
+            entry_bar: Tells why this process may send no entry now, None while it may; exits and cancels pass.
+        """
         self._ledger = ledger
         self._gateway = gateway
+        self._entry_bar = entry_bar
         self._metrics = metrics
         self._spans = spans
         self._leverage: dict[str, int] = {}
@@ -43,12 +61,12 @@ class OrderSender:
         order = self._ledger.book.orders.get(client_order_id)
         if order is None or order.status is not OrderStatus.INITIALIZED:
             return
-        if order.leg is Leg.ENTRY and not await self._prepare_leverage(order):
+        if order.leg is Leg.ENTRY and not (await self._may_enter(order) and await self._prepare_leverage(order)):
             return
         await self._ledger.apply(SendStarted(client_order_id))
         # A position that closed meanwhile, or a recovery, may have made the order unwanted.
         marked = self._ledger.book.orders.get(client_order_id)
-        if marked is not None and marked.status is OrderStatus.SUBMITTED:
+        if marked is not None and marked.status is OrderStatus.SUBMITTED and await self._may_enter(marked):
             with self._spans.send_order(
                 client_order_id=client_order_id,
                 symbol=marked.symbol,
@@ -88,6 +106,13 @@ class OrderSender:
             outcome = self._count(order, "accepted")
             await self._ledger.apply(report)
         return outcome
+
+    async def _may_enter(self, order: Order) -> bool:
+        """Ask once more, now that the intent is stored: waiting for the database may have taken the lease's time."""
+        why = self._entry_bar() if order.leg is Leg.ENTRY else None
+        if why is not None:
+            await self._ledger.apply(ProvenAbsent(order.client_order_id, f"not sent: {why}"))
+        return why is None
 
     async def _prepare_leverage(self, order: Order) -> bool:
         """Set the leverage that the order was sized for; an order that cannot have it is not sent."""
