@@ -9,7 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class AccountStage:
     database: asyncpg.Connection[Any]
     heard: list[Event[Any]] = field(default_factory=list)
     process: asyncio.subprocess.Process | None = None
+    late_at: datetime | None = None
 
     @property
     def engine(self) -> MatchingEngine:
@@ -108,7 +109,9 @@ class AccountStage:
             ),
         )
 
-    async def signal(self, action: str = "BUY") -> Event[Any]:
+    async def signal(self, action: str = "BUY", *, seconds_left: float = 60.0) -> Event[Any]:
+        """Speak as ai-service; the signal is late after ``seconds_left``."""
+        self.late_at = SystemClock().now() + timedelta(seconds=seconds_left)
         return await self.bus.publish(
             "signal.generated",
             SignalGeneratedPayload(
@@ -120,9 +123,19 @@ class AccountStage:
                 price=float(self.engine.quote(BTC).last),
                 suggested_size_usd=500.0,
                 suggested_leverage=5.0,
+                expires_at=self.late_at,
                 metadata={"stop_loss_pct": 2.0, "take_profit_pct": 4.0, "candle_close_time": START.isoformat()},
             ),
         )
+
+    def signal_is_late(self) -> bool:
+        """Tell whether the newest signal may not be acted upon any more."""
+        return self.late_at is not None and SystemClock().now() > self.late_at
+
+    async def intents(self) -> dict[str, str]:
+        """Return the status of every intent in the journal by client order id."""
+        rows = await self.database.fetch("SELECT client_order_id, status FROM exec_risk.order_intent")
+        return {row["client_order_id"]: row["status"] for row in rows}
 
     def of(self, event_type: str) -> list[Any]:
         unique = {event.metadata.event_id: event for event in self.heard}

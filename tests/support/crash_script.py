@@ -41,11 +41,13 @@ async def comes_to_rest(stage: AccountStage) -> None:
     """Wait until nothing is under way: every signal handled, every order settled, every event published."""
 
     async def is_at_rest() -> bool:
+        if not await stage.has_handled("signal.generated"):
+            return False
         unsettled = await stage.database.fetch("SELECT status FROM exec_risk.order_intent WHERE NOT settled")
         unpublished = await stage.database.fetchval("SELECT count(*) FROM exec_risk.outbox")
         stops = 0 if stage.engine.position(BTC).quantity == 0 else 2
         resting = [row["status"] for row in unsettled] == ["NEW"] * stops and len(stage.engine.open_algos(BTC)) == stops
-        return resting and unpublished == 0 and await stage.has_handled("signal.generated")
+        return resting and unpublished == 0
 
     await eventually(is_at_rest, timeout=60, what="rest")
 
