@@ -15,10 +15,11 @@ _CHUNK = 512
 class CandleFeed:
     """Looks up the path of the candle that opens at a moment."""
 
-    def __init__(self, source: CandleSource, symbol: str, tick_size: Decimal) -> None:
+    def __init__(self, source: CandleSource, symbol: str, tick_size: Decimal, seed: int = 1) -> None:
         self._source = source
         self._symbol = symbol
         self._tick_size = tick_size
+        self._seed = seed
         self._step: timedelta = timeframe_duration(source.timeframe)
         self._paths: dict[datetime, CandlePath] = {}
         self._covered: tuple[datetime, datetime] | None = None
@@ -32,5 +33,5 @@ class CandleFeed:
     def _read(self, start: datetime) -> None:
         end = start + self._step * _CHUNK
         candles = self._source.candles(self._symbol, start, end)
-        self._paths = {candle.open_time: CandlePath.of(candle, self._tick_size) for candle in candles}
+        self._paths = {candle.open_time: CandlePath.of(candle, self._tick_size, self._seed) for candle in candles}
         self._covered = (start, end)

@@ -31,8 +31,10 @@ from infrastructure.paper_exchange.records import (
     OrderRequest,
     PositionRecord,
     Quote,
+    Trade,
 )
 from infrastructure.paper_exchange.refusals import refusal
+from infrastructure.paper_exchange.tape import trades_at
 from infrastructure.paper_exchange.user_events import UserEvent, account_update
 from shared.errors import ConfigurationError
 from shared.trading.candles import Candle
@@ -51,6 +53,7 @@ class MatchingEngine:
         start: Market time at which trading begins, aware UTC; every symbol needs a candle there.
         wallet: Deposit, USDT.
         contracts: Replaces the built-in contract of a symbol.
+        seed: Decides the way of the price inside each candle.
 
     Raises:
         ConfigurationError: A symbol has no candle at ``start``.
@@ -63,6 +66,7 @@ class MatchingEngine:
         start: datetime,
         wallet: Decimal = DEFAULT_WALLET,
         contracts: dict[str, Contract] | None = None,
+        seed: int = 1,
     ) -> None:
         self._source = source
         self._slot_length: timedelta = timeframe_duration(source.timeframe)
@@ -77,7 +81,7 @@ class MatchingEngine:
             for symbol in source.symbols
         }
         self._feeds = {
-            symbol: CandleFeed(source, symbol, contract.instrument.tick_size)
+            symbol: CandleFeed(source, symbol, contract.instrument.tick_size, seed)
             for symbol, contract in self._contracts.items()
         }
         self._markets = {symbol: Market(contract) for symbol, contract in self._contracts.items()}
@@ -363,6 +367,23 @@ class MatchingEngine:
         """Return ``(bids, asks)``, best first."""
         market = self._market(symbol)
         return market.levels(Side.SELL, count), market.levels(Side.BUY, count)
+
+    def update_id(self, symbol: str) -> int:
+        """Return the number of the present state of the book of ``symbol``; it grows with every change."""
+        return self._market(symbol).update_id
+
+    def trades(self, symbol: str, after: datetime, until: datetime) -> list[Trade]:
+        """Return the trades with ``after < time <= until``, oldest first, as far as the market has been played."""
+        instrument = self.contract(symbol).instrument
+        until = min(until, self._now)
+        found: list[Trade] = []
+        slot = slot_start(after, self._slot_length)
+        while slot <= min(until, self._slot) and (path := self._feeds[symbol].path(slot)) is not None:
+            first, last = (int((moment - slot) / self._step_length) for moment in (after, until))
+            for step in range(max(0, first), min(STEPS - 1, last) + 1):
+                found += [trade for trade in trades_at(path, step, instrument) if after < trade.time <= until]
+            slot += self._slot_length
+        return found
 
     def first_open(self, symbol: str) -> datetime:
         """Return the open time of the oldest candle of ``symbol``."""

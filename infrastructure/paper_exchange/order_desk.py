@@ -181,14 +181,12 @@ class OrderDesk:
             self._match_resting(order, now)
 
     def _match_resting(self, order: OrderRecord, now: datetime) -> None:
-        market = self._markets[order.symbol]
-        if not market.crosses(order.side, order.price):
-            return
         wanted = self._fillable(order)
         if wanted <= 0:
-            self._close(order, OrderStatus.EXPIRED, "EXPIRED", now)
+            if self._markets[order.symbol].crosses(order.side, order.price):
+                self._close(order, OrderStatus.EXPIRED, "EXPIRED", now)
             return
-        quantity = sum((level.quantity for level in market.take(order.side, wanted, order.price)), ZERO)
+        quantity = self._markets[order.symbol].fill_resting(order.order_id, wanted)
         if quantity:  # a resting order fills at its own price
             self._fill(order, [Level(order.price, quantity)], MAKER_FEE, now)
 
@@ -253,8 +251,12 @@ class OrderDesk:
 
     def _keep(self, order: OrderRecord) -> OrderRecord:
         self._orders[order.symbol, order.order_id] = order
+        market = self._markets[order.symbol]
         if order.is_open:
             self._open[order.symbol][order.order_id] = order
+            if order.price:
+                market.join(order.order_id, order.side, order.price)
         else:
             self._open[order.symbol].pop(order.order_id, None)
+            market.leave(order.order_id)
         return order

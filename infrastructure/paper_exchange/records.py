@@ -264,6 +264,23 @@ class Level:
 
 
 @dataclass(frozen=True, slots=True)
+class Trade:
+    """One trade between other people.
+
+    Attributes:
+        trade_id: Counts up per symbol.
+        taker: Who took: the buyer is the maker when it is SELL.
+    """
+
+    symbol: str
+    trade_id: int
+    price: Decimal
+    quantity: Decimal
+    time: datetime
+    taker: Side
+
+
+@dataclass(frozen=True, slots=True)
 class Quote:
     """A symbol's prices now, USDT, and the quantities at the best ones."""
 
