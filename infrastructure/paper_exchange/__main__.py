@@ -48,7 +48,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candles", default="synthetic", help="folder of candle files, or 'synthetic'")
     parser.add_argument("--symbols", default="BTC/USDT:USDT,ETH/USDT:USDT,SOL/USDT:USDT", help="comma separated")
     parser.add_argument("--timeframe", default="1h", help="timeframe of the candles that drive the market")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the synthetic market")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="seed of the synthetic market, and of the way inside each candle"
+    )
     parser.add_argument("--wallet", default=str(DEFAULT_WALLET), help="deposit of the account, USDT")
     parser.add_argument("--clock-file", type=Path, help="JSON with wall, market and rate; tells the market time")
     parser.add_argument("--start", help="market start, ISO 8601, when there is no clock file")
@@ -69,7 +71,7 @@ async def _run(options: argparse.Namespace) -> None:
     source = open_source(options.candles, symbols, options.timeframe, seed=options.seed)
     origin = _origin(options, default_start(source, clock.now()), clock.now())
     exchange = LiveExchange(
-        MatchingEngine(source, start=origin.market, wallet=_wallet(options.wallet)),
+        MatchingEngine(source, start=origin.market, wallet=_wallet(options.wallet), seed=options.seed),
         clock=clock,
         market_clock=ScaledClock(origin),
         credentials=Credentials(options.api_key, options.api_secret),

@@ -377,7 +377,7 @@ class MatchingEngine:
         instrument = self.contract(symbol).instrument
         until = min(until, self._now)
         found: list[Trade] = []
-        slot = slot_start(after, self._slot_length)
+        slot = slot_start(max(after, self._source.first_open(symbol)), self._slot_length)
         while slot <= min(until, self._slot) and (path := self._feeds[symbol].path(slot)) is not None:
             first, last = (int((moment - slot) / self._step_length) for moment in (after, until))
             for step in range(max(0, first), min(STEPS - 1, last) + 1):

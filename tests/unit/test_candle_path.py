@@ -58,3 +58,12 @@ def test_the_forming_candle_is_what_the_path_has_shown(prices: tuple[float, floa
     assert forming.open == first
     if step == STEPS - 1:
         assert forming == way.candle
+
+
+def test_the_seed_decides_the_way_between_the_nodes_and_nothing_else() -> None:
+    candle = Candle(BTC, "1m", START, 100.0, 110.0, 90.0, 104.0, 60.0)
+    ways = [CandlePath.of(candle, TICK, seed) for seed in (1, 1, 2)]
+    first, again, other = ([way.ticks_at(step) for step in range(STEPS)] for way in ways)
+    assert first == again != other
+    for step in (0, STEPS // 3, 2 * STEPS // 3, STEPS - 1):
+        assert first[step] == other[step] == ways[0].nodes[step // (STEPS // 3) if step < STEPS - 1 else 3]

@@ -84,8 +84,10 @@ async def test_positions_are_told_with_their_triggers() -> None:
     assert everything.positions == (status.position,)
     assert (status.position.side, status.position.quantity) == (Side.SELL, 0.01)
     assert status.position.mark_price == 50_000
-    assert status.position.unrealized_pnl_usd == pytest.approx(-0.005)
-    assert status.position.stop_loss_price == pytest.approx(49_999.5 * 1.02, abs=0.1)
+    entry = status.position.entry_price
+    assert 49_990 < entry <= 50_000, "sold at the bid"
+    assert status.position.unrealized_pnl_usd == pytest.approx((entry - 50_000) * 0.01)
+    assert status.position.stop_loss_price == pytest.approx(entry * 1.02, abs=0.1)
 
 
 async def test_no_position_is_an_answer() -> None:
