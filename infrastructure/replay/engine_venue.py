@@ -27,7 +27,8 @@ from services.exec_risk_service.domain.reports import (
     VenueReport,
 )
 from services.exec_risk_service.ports import OrderRef
-from shared.errors import OrderRejectedError, OutcomeUnknownError
+from shared.errors import OrderRejectedError, OutcomeUnknownError, TransientError
+from shared.trading.candles import Candle
 from shared.trading.instruments import Instrument
 from shared.trading.positions import Fill
 
@@ -36,7 +37,7 @@ _DUPLICATE_ID = -4116
 
 
 class EngineVenue:
-    """``OrderGateway``, ``AccountView`` and ``TradingTerms`` over one engine.
+    """``OrderGateway``, ``AccountView``, ``TradingTerms`` and ``CandleHistory`` over one engine.
 
     Answers and user events take the way over Binance's JSON, so that replay and the live adapter read the same words.
     """
@@ -106,6 +107,15 @@ class EngineVenue:
 
     async def is_one_way(self) -> bool:
         return True
+
+    # -- past candles ------------------------------------------------------------------------------------------------
+
+    async def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> tuple[Candle, ...]:
+        try:
+            found = self._engine.candles(symbol, timeframe, start, end)
+        except OrderRejectedError as error:
+            raise TransientError(str(error)) from error
+        return tuple(candle for candle in found if candle.close_time <= self._engine.now)
 
     # -- reports ---------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
+from services.exec_risk_service.handlers.history_reader import HistoryReader
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.maintenance import Maintenance
@@ -36,7 +37,7 @@ from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
-from services.exec_risk_service.ports import AccountView, OrderGateway, OrderJournal, TradingTerms
+from services.exec_risk_service.ports import AccountView, CandleHistory, OrderGateway, OrderJournal, TradingTerms
 from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
@@ -86,8 +87,8 @@ class Lanes(Protocol):
     async def dispatch(self, requests: tuple[Request, ...]) -> None: ...
 
 
-class Venue(OrderGateway, AccountView, TradingTerms, Protocol):
-    """An exchange: one object behind three ports."""
+class Venue(OrderGateway, AccountView, TradingTerms, CandleHistory, Protocol):
+    """An exchange: one object behind four ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,17 +99,20 @@ class ExecRisk:
         handlers: What answers events and commands; already subscribed.
         ledger: Single writer and holder of the book.
         reconciler: Recovery and comparison with the exchange.
+        history: Reads the candles that closed while nobody listened.
         relay: Outbox to bus.
     """
 
     handlers: Handlers
     ledger: Ledger
     reconciler: Reconciler
+    history: HistoryReader
     relay: OutboxRelay
 
     async def recover(self) -> None:
         """Bring journal and exchange together and publish what was left; before this nothing can be applied."""
         await self.reconciler.recover()
+        await self.history.read()
         await self.relay.drain()
 
     async def on_report(self, report: VenueReport) -> None:
@@ -186,7 +190,8 @@ def assemble(
     if rpc is not None:
         for command, answer_of in RPC_HANDLERS.items():
             rpc.register(command, answer_of(handlers))
-    return ExecRisk(handlers, ledger, reconciler, relay)
+    history = HistoryReader(ledger, venue, market_clock=market_clock, symbols=symbols, timeframe=rules.timeframe)
+    return ExecRisk(handlers, ledger, reconciler, history, relay)
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:

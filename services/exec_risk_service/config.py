@@ -75,5 +75,6 @@ class ExecRiskSettings(ServiceSettings):
             default_leverage=self.default_leverage,
             default_stop_loss_pct=self.default_stop_loss_pct,
             default_take_profit_pct=self.default_take_profit_pct or None,
+            timeframe=self.qt_timeframe,
             max_holding=timeframe_duration(self.qt_timeframe) * self.max_holding_candles,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +13,7 @@ from services.exec_risk_service.domain.lease import LeaseRecord
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount, VenueReport
 from services.exec_risk_service.domain.step import Fact, Step
+from shared.trading.candles import Candle
 from shared.trading.instruments import Instrument
 from shared.trading.positions import Fill
 
@@ -99,6 +100,18 @@ class TradingTerms(Protocol):
 
     async def is_one_way(self) -> bool:
         """Tell whether the account holds one net position per symbol."""
+        ...
+
+
+class CandleHistory(Protocol):
+    """Past candles."""
+
+    async def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> Sequence[Candle]:
+        """Return the closed candles with ``start <= open_time < end``, oldest first, at most 1000.
+
+        Raises:
+            TransientError: The exchange cannot be asked.
+        """
         ...
 
 

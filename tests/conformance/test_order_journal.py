@@ -19,11 +19,13 @@ from services.exec_risk_service.domain.inputs import (
     Action,
     Cause,
     FillsConfirmed,
+    HistoryObserved,
     Signal,
     SignalReceived,
     WalletObserved,
 )
 from services.exec_risk_service.domain.orders import Leg
+from services.exec_risk_service.domain.price_history import HISTORY_CANDLES
 from services.exec_risk_service.domain.reports import FillReport
 from services.exec_risk_service.domain.rules import Context, Rules
 from services.exec_risk_service.domain.step import Step
@@ -251,6 +253,20 @@ async def test_the_reading_point_of_trades_is_kept(open_journal: OpenJournal) ->
 
     assert (loaded.trades[BTC].base, loaded.trades[BTC].confirmed) == (7, 41)
     assert loaded == later.book
+
+
+async def test_candles_are_kept_as_long_as_the_history_keeps_them(open_journal: OpenJournal) -> None:
+    journal = ReloadingJournal(open_journal)
+    book = wallet_step(await journal.load(ACCOUNT)).book
+    await journal.commit(wallet_step(Book(ACCOUNT)))
+    for timeframe, first, count in (("1m", 0, HISTORY_CANDLES), ("1m", HISTORY_CANDLES - 3, 8), ("5m", 1000, 2)):
+        rows = tuple((60_000 * (first + number), 1.1, 1.3, 0.7, 1.2 + number, 5.5) for number in range(count))
+        step = decide(book, HistoryObserved(BTC, timeframe, rows, START), CONTEXT)
+        assert step is not None
+        assert await journal.commit(step) is Commit.STORED  # compares what it loads again
+        book = step.book
+
+    assert len(book.history[BTC].candles) == 2
 
 
 async def test_a_server_that_is_away_leaves_the_outcome_open(database_url: str) -> None:

@@ -19,7 +19,7 @@ from services.exec_risk_service.domain.orders import Leg, Order, Provenance
 from services.exec_risk_service.domain.reports import CashChanged, CashKind, OrderReport, VenueReport
 from services.exec_risk_service.ports import OrderRef, ref_of
 from shared.clock import ManualClock
-from shared.errors import OrderRejectedError, OutcomeUnknownError
+from shared.errors import OrderRejectedError, OutcomeUnknownError, TransientError
 from shared.exchange.client import create_exchange
 from shared.trading.orders import OrderStatus, OrderType, Side
 from shared.trading.positions import Fill
@@ -39,10 +39,13 @@ class Stage:
     engine: MatchingEngine
     collect: Callable[[], list[VenueReport]]
     announce: Callable[[], None]
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
     reports: list[VenueReport] = field(default_factory=list)
 
     def run_until(self, minutes: float) -> None:
-        self.engine.advance_to(START + timedelta(minutes=minutes))
+        moment = START + timedelta(minutes=minutes)
+        self.engine.advance_to(moment)
+        self.clock.advance_to(moment)
         self.announce()
 
     async def told(self, wanted: Callable[[VenueReport], bool]) -> list[VenueReport]:
@@ -83,7 +86,9 @@ async def ccxt_stage() -> AsyncIterator[Stage]:
             heard.clear()
             return new
 
-        yield Stage(CcxtVenue(client, ManualClock(START)), exchange.live.engine, collect, exchange.live.send_events)
+        clock = ManualClock(START)
+        venue = CcxtVenue(client, clock)
+        yield Stage(venue, exchange.live.engine, collect, exchange.live.send_events, clock)
         listener.cancel()
         await stream.stop()
         await client.close()
@@ -128,6 +133,19 @@ def is_fill_of(name: str) -> Callable[[VenueReport], bool]:
 
 def fills_in(reports: list[VenueReport]) -> list[Fill]:
     return [report.fill for report in reports if isinstance(report, OrderReport) and report.fill is not None]
+
+
+async def test_past_candles_are_the_closed_ones_oldest_first(stage: Stage) -> None:
+    stage.run_until(4.5)
+    start, end = START + timedelta(minutes=1), START + timedelta(minutes=10)
+
+    found = await stage.venue.candles(BTC, "1m", start, end)
+
+    assert [candle.open_time - START for candle in found] == [timedelta(minutes=number) for number in (1, 2, 3)]
+    assert [candle.close for candle in found] == [50_000.0, 50_000.0, 48_000.0]
+    assert await stage.venue.candles(BTC, "1m", end, end) == ()
+    with pytest.raises(TransientError):
+        await stage.venue.candles("NOSUCHUSDT", "1m", start, end)
 
 
 async def test_a_market_order_is_answered_with_its_fill_and_reported_with_every_number(stage: Stage) -> None:

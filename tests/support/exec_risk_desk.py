@@ -23,6 +23,7 @@ from shared.events.envelope import Event, EventMetadata, EventPayload
 from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
 from shared.ids import SeededIds, derive_id
 from shared.policy.store import PolicyStore
+from shared.trading.candles import Candle
 from shared.trading.instruments import Instrument
 from shared.trading.policy import DEFAULT_POLICIES, PolicyState, RiskMode
 from shared.trading.positions import Fill
@@ -161,6 +162,10 @@ class FaultyVenue:
 
     async def is_one_way(self) -> bool:
         return self.one_way
+
+    async def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> Sequence[Candle]:
+        self._strike(self.before, "candles")
+        return await self.inner.candles(symbol, timeframe, start, end)
 
     def _strike(self, faults: dict[str, list[Exception]], kind: str) -> None:
         if faults.get(kind):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -36,8 +36,10 @@ from shared.errors import (
     TransientError,
 )
 from shared.exchange.client import STREAM_CONNECTED, BinanceUsdm
+from shared.exchange.klines import candle_from_row
 from shared.exchange.outcome import translate
-from shared.trading.instruments import Instrument
+from shared.trading.candles import Candle, expected_last_open
+from shared.trading.instruments import Instrument, timeframe_duration
 from shared.trading.positions import Fill
 
 #: Rows per page of trades and incomes: the most that Binance gives.
@@ -45,6 +47,8 @@ _PAGE = 1000
 #: "Order does not exist", "Unknown order sent": not on this list, as far as the exchange knows now.
 _NOT_FOUND = frozenset({-2011, -2013})
 _CONNECT_SECONDS = 20.0
+#: A candle counts as closed only so long after its end: our clock may run ahead of the exchange's.
+_SETTLED_AFTER = timedelta(seconds=2)
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +56,7 @@ Call = Callable[[dict[str, str]], Awaitable[Any]]
 
 
 class CcxtVenue:
-    """``OrderGateway``, ``AccountView`` and ``TradingTerms`` over one client."""
+    """``OrderGateway``, ``AccountView``, ``TradingTerms`` and ``CandleHistory`` over one client."""
 
     def __init__(self, client: BinanceUsdm, market_clock: Clock) -> None:
         self._client = client
@@ -110,7 +114,7 @@ class CcxtVenue:
             trade_id = max(fill.trade_id for fill in page)
 
     async def payments_since(self, moment: datetime) -> tuple[CashReport, ...]:
-        start = int(moment.timestamp() * 1000)
+        start = _epoch_ms(moment)
         found: dict[str, CashReport] = {}
         while True:
             parameters = {"startTime": str(start), "limit": str(_PAGE)}
@@ -131,6 +135,24 @@ class CcxtVenue:
     async def is_one_way(self) -> bool:
         answer = await _query(self._client.fapiPrivateGetPositionSideDual, {})
         return answer["dualSidePosition"] in (False, "false")
+
+    # -- past candles ------------------------------------------------------------------------------------------------
+
+    async def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> tuple[Candle, ...]:
+        step = timeframe_duration(timeframe)
+        last = min(end, expected_last_open(self._market_clock.now() - _SETTLED_AFTER, timeframe) + step)
+        if start >= last:
+            return ()
+        parameters = {
+            "symbol": symbol,
+            "interval": timeframe,
+            "startTime": str(_epoch_ms(start)),
+            "endTime": str(_epoch_ms(last) - 1),
+            "limit": str(min(_PAGE, (last - start) // step)),
+        }
+        rows = await _query(self._client.fapiPublicGetKlines, parameters)
+        found = (candle for row in rows if (candle := _candle(symbol, timeframe, row)) is not None)
+        return tuple(candle for candle in found if start <= candle.open_time < last)
 
 
 class CcxtReportStream:
@@ -228,6 +250,19 @@ def _read(read: Callable[[Mapping[str, Any]], OrderReport], answer: Any) -> Orde
         return read(answer)
     except (KeyError, TypeError, ValueError, InvalidInputError) as error:
         raise OutcomeUnknownError(f"the answer cannot be read ({error!r}): {str(answer)[:200]}") from error
+
+
+def _candle(symbol: str, timeframe: str, row: Any) -> Candle | None:
+    """Return the candle of one row; what has impossible values is left out, loudly."""
+    try:
+        return candle_from_row(symbol, timeframe, row)
+    except (InvalidInputError, TypeError, ValueError) as error:
+        log.error("candle_refused", symbol=symbol, reason=str(error))
+        return None
+
+
+def _epoch_ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _order_name(ref: OrderRef) -> dict[str, str]:

@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 
 from services.exec_risk_service.adapters.rows import (
+    candle_of,
+    candle_row,
     cash_of,
     cash_row,
     marks_json,
@@ -27,14 +29,20 @@ from services.exec_risk_service.domain.book import (
 from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.price_history import PriceHistory
 from services.exec_risk_service.domain.step import Fact, Step
 from services.exec_risk_service.ports import Commit, StoredFact, taken_over
 from shared.errors import ConnectionLostError, FencedError, InvalidInputError
 from shared.events.registry import spec_for
 from shared.postgres.pool import CONNECTION_ERRORS, PostgresPool
+from shared.trading.candles import Candle
 
 #: Handled events are remembered for this many steps: far longer than any stream delivers one again.
 _INBOX_STEPS = 1_000_000
+_INSERT_CANDLE = (
+    "INSERT INTO exec_risk.candle (account, symbol, open_time, timeframe, open, high, low, close, volume)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+)
 #: JSON travels as text, whatever codec the pool has.
 _JSON_COLUMNS = frozenset({"plan", "exit", "marks"})
 #: What leaves open whether something was stored; a full disk among them.
@@ -95,6 +103,7 @@ class PostgresJournal:
             positions=MappingProxyType({p.symbol: p for p in await _load_positions(connection, account)}),
             marks=marks_of(row["marks_text"]),
             trades=MappingProxyType(await _load_trades(connection, account)),
+            history=MappingProxyType(await _load_history(connection, account)),
         )
 
     # -- storing -----------------------------------------------------------------------------------------------------
@@ -119,6 +128,7 @@ class PostgresJournal:
         for symbol, base, confirmed in step.cursors:
             cursor = {"symbol": symbol, "base": base, "confirmed": confirmed}
             await _upsert(connection, "fill_cursor", self._account, cursor, key="symbol")
+        await self._store_candles(connection, step)
         await self._store_facts(connection, step)
 
     async def _move_account(self, connection: Any, step: Step) -> None:
@@ -181,6 +191,22 @@ class PostgresJournal:
             )
             if status != "INSERT 0 1":
                 raise _Refused(Commit.DUPLICATE)
+
+    async def _store_candles(self, connection: Any, step: Step) -> None:
+        """Add the new candles and let go of those that the histories let go of."""
+        for symbol in sorted({candle.symbol for candle in step.candles}):
+            oldest = step.book.history[symbol].candles[0]
+            await connection.execute(
+                "DELETE FROM exec_risk.candle"
+                " WHERE account = $1 AND symbol = $2 AND (open_time < $3 OR timeframe <> $4)",
+                self._account,
+                symbol,
+                oldest.open_time,
+                oldest.timeframe,
+            )
+        if step.candles:
+            rows = [(self._account, *candle_row(candle)) for candle in step.candles]
+            await connection.executemany(_INSERT_CANDLE, rows)
 
     async def _store_facts(self, connection: Any, step: Step) -> None:
         rows = [
@@ -259,6 +285,16 @@ async def _load_trades(connection: Any, account: str) -> dict[str, TradeMemory]:
     # Every symbol with a trade has a cursor: it is stored with the first one.
     cursors = await connection.fetch("SELECT * FROM exec_risk.fill_cursor WHERE account = $1 ORDER BY symbol", account)
     return {row["symbol"]: TradeMemory(recent.get(row["symbol"], ()), row["base"], row["confirmed"]) for row in cursors}
+
+
+async def _load_history(connection: Any, account: str) -> dict[str, PriceHistory]:
+    rows = await connection.fetch(
+        "SELECT * FROM exec_risk.candle WHERE account = $1 ORDER BY symbol, open_time", account
+    )
+    candles: dict[str, list[Candle]] = {}
+    for row in rows:
+        candles.setdefault(row["symbol"], []).append(candle_of(row))
+    return {symbol: PriceHistory(tuple(found)) for symbol, found in candles.items()}
 
 
 async def _insert(connection: Any, table: str, account: str, row: dict[str, Any]) -> None:

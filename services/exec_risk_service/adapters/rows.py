@@ -15,6 +15,7 @@ from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
+from shared.trading.candles import Candle
 from shared.trading.orders import OrderStatus, OrderType, Side
 from shared.trading.positions import NetPosition
 
@@ -213,4 +214,24 @@ def marks_of(text: str) -> Mapping[str, Mark]:
     """Return the marks of ``marks_json``."""
     return MappingProxyType(
         {symbol: Mark(Decimal(price), datetime.fromisoformat(at)) for symbol, (price, at) in json.loads(text).items()}
+    )
+
+
+def candle_row(candle: Candle) -> tuple[Any, ...]:
+    """Return the columns of ``exec_risk.candle`` but for the account, in their order."""
+    prices = candle.open, candle.high, candle.low, candle.close
+    return candle.symbol, candle.open_time, candle.timeframe, *prices, candle.volume
+
+
+def candle_of(row: Row) -> Candle:
+    """Return the candle of one row."""
+    return Candle(
+        symbol=row["symbol"],
+        timeframe=row["timeframe"],
+        open_time=row["open_time"],
+        open=row["open"],
+        high=row["high"],
+        low=row["low"],
+        close=row["close"],
+        volume=row["volume"],
     )

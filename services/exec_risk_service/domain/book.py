@@ -11,6 +11,7 @@ from types import MappingProxyType
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.price_history import PriceHistory
 from shared.trading.money import ZERO
 
 #: Finished orders that stay in memory, so that a late report still finds its order.
@@ -72,6 +73,7 @@ class Book:
         positions: Open positions by symbol.
         marks: Newest closing price by symbol.
         trades: Booked trades by symbol.
+        history: Newest closed candles by symbol.
     """
 
     account: str
@@ -81,6 +83,7 @@ class Book:
     positions: Mapping[str, Position] = field(default_factory=lambda: MappingProxyType({}))
     marks: Mapping[str, Mark] = field(default_factory=lambda: MappingProxyType({}))
     trades: Mapping[str, TradeMemory] = field(default_factory=lambda: MappingProxyType({}))
+    history: Mapping[str, PriceHistory] = field(default_factory=lambda: MappingProxyType({}))
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from services.exec_risk_service.domain.inputs import (
     CancelRefused,
     CandleClosed,
     FillsConfirmed,
+    HistoryObserved,
     Input,
     PositionObserved,
     ProvenAbsent,
@@ -21,7 +22,7 @@ from services.exec_risk_service.domain.inputs import (
     UpkeepDue,
     WalletObserved,
 )
-from services.exec_risk_service.domain.market_rules import on_candle
+from services.exec_risk_service.domain.market_rules import on_candle, on_history
 from services.exec_risk_service.domain.recorded import record_input
 from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
 from services.exec_risk_service.domain.rules import Context
@@ -42,6 +43,7 @@ RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     CashReport: venue_rules.on_cash_report,
     WalletObserved: venue_rules.on_wallet_observed,
     PositionObserved: venue_rules.on_position_observed,
+    HistoryObserved: on_history,
     FillsConfirmed: venue_rules.on_fills_confirmed,
     UpkeepDue: venue_rules.on_upkeep_due,
 }

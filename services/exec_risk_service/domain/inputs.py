@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 
 from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
 from shared.trading.candles import Candle
 from shared.trading.orders import Side
+
+#: Open time in ms since the epoch, open, high, low, close, volume.
+CandleRow = tuple[int, float, float, float, float, float]
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,36 @@ class PositionObserved:
 
 
 @dataclass(frozen=True, slots=True)
+class HistoryObserved:
+    """Closed candles of ``symbol`` that the exchange remembers and we did not see, read at ``time`` (market time).
+
+    Attributes:
+        symbol: Venue symbol.
+        timeframe: Length of a candle.
+        rows: ``(open time in ms, open, high, low, close, volume)`` as in the exchange's own list, oldest first.
+        time: Market time.
+    """
+
+    symbol: str
+    timeframe: str
+    rows: tuple[CandleRow, ...]
+    time: datetime
+
+    @property
+    def candles(self) -> tuple[Candle, ...]:
+        """The rows as candles."""
+        return tuple(
+            Candle(self.symbol, self.timeframe, EPOCH + timedelta(milliseconds=row[0]), *row[1:]) for row in self.rows
+        )
+
+
+def candle_row(candle: Candle) -> CandleRow:
+    """Return ``candle`` as a row of ``HistoryObserved``: a tenth of its size where it is recorded."""
+    opened = (candle.open_time - EPOCH) // timedelta(milliseconds=1)
+    return opened, candle.open, candle.high, candle.low, candle.close, candle.volume
+
+
+@dataclass(frozen=True, slots=True)
 class FillsConfirmed:
     """Every trade of ``symbol`` up to ``trade_id`` is known: the next look begins after it."""
 
@@ -181,6 +215,7 @@ Input = (
     | CashReport
     | WalletObserved
     | PositionObserved
+    | HistoryObserved
     | FillsConfirmed
     | UpkeepDue
 )

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.book import Mark
-from services.exec_risk_service.domain.inputs import CandleClosed, Cause
+from services.exec_risk_service.domain.inputs import CandleClosed, Cause, HistoryObserved
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.step import Turn
 from services.exec_risk_service.domain.upkeep import upkeep, want_exit
@@ -14,10 +14,13 @@ from shared.trading.candles import Candle
 
 
 def on_candle(turn: Turn, item: CandleClosed) -> None:
-    """Apply one candle; one that is older than the mark price changes nothing."""
+    """Apply one candle; one that is older than the mark price only joins the history."""
     candle = item.candle
+    joined = turn.note_candles(candle.symbol, (candle,))
     known = turn.marks.get(candle.symbol)
     if known is not None and candle.close_time <= known.at:
+        if joined:
+            turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
         return
     mark = Decimal(str(candle.close))
     turn.marks[candle.symbol] = Mark(mark, candle.close_time)
@@ -28,6 +31,12 @@ def on_candle(turn: Turn, item: CandleClosed) -> None:
     turn.mark_equity(candle.close_time)
     turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
     upkeep(turn, candle.symbol, at=candle.close_time, urgent=True)
+
+
+def on_history(turn: Turn, item: HistoryObserved) -> None:
+    """Take over candles that closed while nobody listened; prices of the past move no mark and close no position."""
+    if turn.cash.wallet is not None and turn.note_candles(item.symbol, item.candles):
+        turn.publish_account(trace_id=turn.own_trace(), causation_id=None)
 
 
 def _revalue(turn: Turn, position: Position, candle: Candle, mark: Decimal) -> None:

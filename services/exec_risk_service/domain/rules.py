@@ -26,6 +26,7 @@ class Rules:
         default_take_profit_pct: Distance of the target, percent, of a signal that suggests none; None for no target.
         max_holding: Market time after which a position is closed.
         exit_retry: Wall time between two tries of a refused exit.
+        timeframe: Candles that are traded, ``1h``.
         max_stop_tries: Stop orders per position after which it is closed instead.
     """
 
@@ -40,6 +41,7 @@ class Rules:
     max_holding: timedelta = timedelta(hours=48)
     exit_retry: timedelta = timedelta(seconds=1)
     max_stop_tries: int = 20
+    timeframe: str = "1m"
 
 
 @dataclass(frozen=True, slots=True)

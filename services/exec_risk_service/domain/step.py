@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -13,12 +13,14 @@ from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Book, Mark, TradeMemory, remember_orders
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
+from services.exec_risk_service.domain.price_history import PriceHistory
 from services.exec_risk_service.domain.risk_checks import max_daily_drawdown, max_positions
 from services.exec_risk_service.domain.risk_engine import risk_view
 from services.exec_risk_service.domain.rules import Context
 from shared.events.envelope import EventPayload
 from shared.events.v3 import RiskAlertPayload
 from shared.ids import derive_id
+from shared.trading.candles import Candle
 from shared.trading.policy import Fraction, to_percent
 from shared.trading.positions import Fill
 
@@ -71,6 +73,7 @@ class Step:
         fills: Trades booked.
         positions: Positions that are new, changed or closed.
         cursors: ``(symbol, base, confirmed)`` of the trades that are read, where they moved.
+        candles: Closed candles that joined the histories.
         facts: Events in the order of their publication.
         requests: What to send afterwards.
     """
@@ -82,6 +85,7 @@ class Step:
     fills: tuple[Fill, ...] = ()
     positions: tuple[Position, ...] = ()
     cursors: tuple[tuple[str, int, int], ...] = ()
+    candles: tuple[Candle, ...] = ()
     facts: tuple[Fact, ...] = ()
     requests: tuple[Request, ...] = ()
 
@@ -97,6 +101,7 @@ class Turn:
         self.positions: dict[str, Position] = dict(book.positions)
         self.marks: dict[str, Mark] = dict(book.marks)
         self.trades: dict[str, TradeMemory] = dict(book.trades)
+        self.history: dict[str, PriceHistory] = dict(book.history)
         self._before = book
         self._touched_orders: dict[str, Order] = {}
         self._touched_positions: dict[str, Position] = {}
@@ -119,6 +124,7 @@ class Turn:
             positions=self.positions,
             marks=self.marks,
             trades=self.trades,
+            history=self.history,
         )
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -145,6 +151,15 @@ class Turn:
         self._fills.append(fill)
         known = self.trades.get(fill.symbol) or TradeMemory(base=max(0, fill.trade_id - 1))
         self.trades[fill.symbol] = known.with_trade(fill.trade_id)
+
+    def note_candles(self, symbol: str, candles: Iterable[Candle]) -> bool:
+        """Add closed candles to the history of ``symbol``; tell whether any was new."""
+        known = self.history.get(symbol, PriceHistory())
+        longer = known.with_candles(candles)
+        if longer is known:
+            return False
+        self.history[symbol] = longer
+        return True
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -248,11 +263,13 @@ class Turn:
                 positions=MappingProxyType(self.positions),
                 marks=MappingProxyType(self.marks),
                 trades=MappingProxyType(self.trades),
+                history=MappingProxyType(self.history),
             ),
             orders=tuple(self._touched_orders.values()),
             fills=tuple(self._fills),
             positions=tuple(self._touched_positions.values()),
             cursors=self._moved_cursors(),
+            candles=self._new_candles(),
             facts=tuple(self._facts),
             requests=tuple(self._requests),
         )
@@ -261,6 +278,15 @@ class Turn:
         if not self._touched_orders:
             return self._before.orders
         return MappingProxyType(remember_orders(self.orders))
+
+    def _new_candles(self) -> tuple[Candle, ...]:
+        before = self._before.history
+        return tuple(
+            candle
+            for symbol, history in self.history.items()
+            if history is not before.get(symbol)
+            for candle in history.newer_than(before.get(symbol))
+        )
 
     def _moved_cursors(self) -> tuple[tuple[str, int, int], ...]:
         before = self._before.trades
