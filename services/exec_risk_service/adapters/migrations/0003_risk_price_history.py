@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003_risk_price_history"
+down_revision = "0002_guard_lease"
 branch_labels = None
 depends_on = None
 
