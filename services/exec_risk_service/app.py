@@ -262,7 +262,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
 
     holder = this_process().as_text()
     lease = AccountLease(
-        PostgresLeases(pool),
+        with_points(PostgresLeases(pool), points),
         account=settings.account,
         holder=holder,
         is_proven_dead=is_proven_dead,

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from services.exec_risk_service.ports import AccountView, OrderGateway, OrderJournal, ReportStream, TradingTerms
+from services.exec_risk_service.ports import (
+    AccountView,
+    LeaseStore,
+    OrderGateway,
+    OrderJournal,
+    ReportStream,
+    TradingTerms,
+)
 from shared.crashpoints import Crashpoints, points_of
 
 T = TypeVar("T")
@@ -32,6 +39,7 @@ class Effects:
 PORTS: tuple[Effects, ...] = (
     Effects("gateway", OrderGateway, effects=("submit", "cancel", "set_leverage"), reads=("find_order",)),
     Effects("journal", OrderJournal, effects=("load", "commit", "mark_published"), reads=("unpublished",)),
+    Effects("lease", LeaseStore, effects=("take", "renew", "release"), reads=("read",)),
     Effects("view", AccountView, reads=("account", "open_orders", "fills_after", "payments_since")),
     Effects("terms", TradingTerms, reads=("instruments", "is_one_way")),
     Effects("stream", ReportStream, reads=("start", "stop", "reports")),
