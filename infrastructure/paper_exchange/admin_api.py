@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from infrastructure.paper_exchange.fault_acts import check_fields, perform_due
 from infrastructure.paper_exchange.faults import FAULTS, Fault
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.records import Books
@@ -33,6 +34,7 @@ def admin_app(exchange: LiveExchange) -> Starlette:
         ("GET", "/admin/faults", api.list_faults),
         ("POST", "/admin/faults", api.arm_fault),
         ("DELETE", "/admin/faults", api.clear_faults),
+        ("POST", "/admin/faults/script", api.run_script),
         ("POST", "/admin/market/freeze", api.freeze),
         ("POST", "/admin/market/resume", api.resume),
         ("POST", "/admin/market/candle", api.inject_candle),
@@ -62,18 +64,42 @@ class _AdminApi:
         return _json({"deleted": trade_id, "symbol": symbol})
 
     async def list_faults(self, _request: Request) -> Response:
-        return _json({"kinds": dict(FAULTS), **self._armed()})
+        kinds = {name: row.text for name, row in FAULTS.items()}
+        values = {name: row.values for name, row in FAULTS.items() if row.values}
+        occasions = {name: row.occasion.value for name, row in FAULTS.items()}
+        return _json({"kinds": kinds, "occasions": occasions, "values": values, **self._armed()})
 
     async def arm_fault(self, request: Request) -> Response:
-        self._exchange.faults.arm(_fault_from(await _body(request)))
+        fault = self._checked(await _body(request))
+        self._exchange.faults.arm(fault, self._exchange.clock.monotonic())
+        perform_due(self._exchange)
+        return _json(self._armed())
+
+    async def run_script(self, request: Request) -> Response:
+        """Replace what is armed by a list of faults with one seed."""
+        asked = await _body(request)
+        rows, seed = asked.get("faults"), asked.get("seed", 0)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not isinstance(seed, int):
+            raise InvalidInputError("a script is {'seed': whole number, 'faults': [fault, ...]}")
+        script = [self._checked(row) for row in rows]
+        self._exchange.clear_faults()
+        self._exchange.faults.run_script(script, seed, self._exchange.clock.monotonic())
+        perform_due(self._exchange)
         return _json(self._armed())
 
     async def clear_faults(self, _request: Request) -> Response:
-        self._exchange.faults.clear()
+        self._exchange.clear_faults()
         return _json(self._armed())
 
+    def _checked(self, asked: dict[str, Any]) -> Fault:
+        fault = _fault_from(asked)
+        fault.check()
+        check_fields(self._exchange, fault)
+        return fault
+
     def _armed(self) -> dict[str, Any]:
-        return {"armed": [dataclasses.asdict(each) for each in self._exchange.faults.armed()]}
+        faults = self._exchange.faults
+        return {"armed": [dataclasses.asdict(each) for each in faults.armed()], "struck": faults.struck}
 
     async def freeze(self, _request: Request) -> Response:
         self._exchange.freeze(frozen=True)
@@ -124,14 +150,24 @@ def _fault_from(asked: dict[str, Any]) -> Fault:
     unknown = sorted(set(asked) - _FAULT_FIELDS)
     if unknown or "kind" not in asked:
         raise InvalidInputError(f"a fault has {', '.join(sorted(_FAULT_FIELDS))}; unknown: {', '.join(unknown) or '-'}")
+    return Fault(**{name: _typed(name, asked) for name in asked})
+
+
+#: Type of each field of a fault.
+_FIELD_TYPES: dict[str, Callable[[Any], Any]] = {
+    field.name: str if field.name == "kind" else type(field.default) for field in dataclasses.fields(Fault)
+}
+
+
+def _typed(name: str, asked: dict[str, Any]) -> Any:
+    """Return a field as the type it has in ``Fault``; ``value`` and ``symbol`` are read leniently."""
+    value = asked[name]
+    if name == "symbol":
+        return venue_symbol(str(value)) if value else ""
+    if name == "value" and isinstance(value, dict):
+        return orjson.dumps(value).decode()
     try:
-        return Fault(
-            kind=str(asked["kind"]),
-            count=int(asked.get("count", 1)),
-            seconds=float(asked.get("seconds", 0)),
-            hold_events=bool(asked.get("hold_events", False)),
-            event=str(asked.get("event", "")),
-        )
+        return _FIELD_TYPES[name](value)
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"fault {asked['kind']} has a field of the wrong type: {error}") from None
 

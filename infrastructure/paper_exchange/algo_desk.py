@@ -35,6 +35,8 @@ class AlgoDesk:
         self._announce = announce
         self._algos: dict[int, AlgoRecord] = {}
         self._open: dict[str, dict[int, AlgoRecord]] = {symbol: {} for symbol in markets}
+        #: May refuse the market order of a condition that came true: returns the refusal, or None.
+        self.gate: Callable[[AlgoRecord], OrderRejectedError | None] = lambda _algo: None
 
     def all_algos(self, symbol: str | None = None) -> list[AlgoRecord]:
         """Return every conditional order, oldest first."""
@@ -114,6 +116,8 @@ class AlgoDesk:
         algo = self._change(replace(algo, status=AlgoStatus.TRIGGERING, triggered_at=now, updated_at=now))
         trigger = Trigger(algo.algo_id, algo.type, algo.trigger_price, algo.close_position)
         try:
+            if (refused := self.gate(algo)) is not None:
+                raise refused
             order = self._desk.place_triggered(self._market_order(algo), trigger, now)
         except OrderRejectedError as error:
             self._change(replace(algo, status=AlgoStatus.REJECTED, reject_reason=str(error)))

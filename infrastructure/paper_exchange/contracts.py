@@ -61,6 +61,7 @@ class Contract:
     brackets: tuple[Bracket, ...]
     max_open_orders: int = 200
     max_algo_orders: int = 100
+    status: str = "TRADING"
 
     @property
     def symbol(self) -> str:

@@ -23,6 +23,7 @@ def check_client_id(client_id: str) -> None:
 def check_order_fields(request: OrderRequest, contract: Contract) -> None:
     """Refuse what the request alone gets wrong: grid, size, precision."""
     check_client_id(request.client_order_id)
+    check_status(contract, reduces=request.reduce_only)
     if request.type.is_algo:
         raise refusal(-4120)
     if request.type is OrderType.LIMIT:
@@ -32,6 +33,13 @@ def check_order_fields(request: OrderRequest, contract: Contract) -> None:
     elif request.price is not None:
         raise refusal(-1106, "price")
     check_quantity(request.quantity, contract, market=request.type is OrderType.MARKET)
+
+
+def check_status(contract: Contract, *, reduces: bool) -> None:
+    """A symbol that is being delisted takes only orders that reduce (-4140), a closed one none (-4141)."""
+    if contract.status == "TRADING" or (contract.status == "SETTLING" and reduces):
+        return
+    raise refusal(-4141 if contract.status == "CLOSE" else -4140)
 
 
 def check_price(price: Decimal, contract: Contract) -> None:

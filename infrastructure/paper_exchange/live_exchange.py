@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
 
 import structlog
 
-from infrastructure.paper_exchange.faults import Faults
+from infrastructure.paper_exchange.connections import OpenConnections
+from infrastructure.paper_exchange.fault_acts import perform_due
+from infrastructure.paper_exchange.faults import Faults, Scene
+from infrastructure.paper_exchange.hidden_orders import HiddenOrders
 from infrastructure.paper_exchange.listen_keys import ListenKeys
 from infrastructure.paper_exchange.market_streams import MarketStreams
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
+from infrastructure.paper_exchange.outages import Outages
+from infrastructure.paper_exchange.records import AlgoRecord
+from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.request_security import Credentials
 from infrastructure.paper_exchange.stream_hub import StreamHub
 from infrastructure.paper_exchange.user_events import UserEvent, milliseconds
+from infrastructure.paper_exchange.wrong_prices import with_wrong_prices
 from shared.clock import Clock
+from shared.errors import OrderRejectedError
 
 log = structlog.get_logger(__name__)
 
@@ -37,7 +49,11 @@ class LiveExchange:
         self.clock = clock
         self.credentials = credentials
         self.hub = StreamHub()
+        self.connections = OpenConnections()
         self.faults = Faults()
+        self.outages = Outages()
+        self.hidden = HiddenOrders()
+        self.clock_offset = timedelta()
         self.listen_keys = ListenKeys(credentials.api_key)
         self.streams = MarketStreams(engine, self.hub)
         self.is_frozen = False
@@ -45,6 +61,11 @@ class LiveExchange:
         self._countdowns: dict[str, datetime] = {}
         self._holding: set[asyncio.Task[None]] = set()
         self._told_end = False
+        self._stopped = False
+        self._states: dict[str, tuple[float, Callable[[], None]]] = {}
+        self._late_events: list[tuple[float, UserEvent]] = []
+        engine.set_trigger_gate(self._refuse_trigger)
+        self.hub.gate = self._pass_market_message
 
     async def run(self) -> None:
         """Advance the market until cancelled."""
@@ -55,6 +76,8 @@ class LiveExchange:
     def tick(self) -> None:
         """Bring the market to the present and send out what is new."""
         self.sync()
+        self._end_states()
+        perform_due(self)
         self.streams.publish(self.clock.monotonic())
         now = self.clock.now()
         if (expired := self.listen_keys.expire(now)) is not None:
@@ -77,6 +100,10 @@ class LiveExchange:
         """Send what the engine has to say to the user streams."""
         self._send(self.engine.take_events())
 
+    def server_time(self) -> datetime:
+        """Return the exchange's wall time, which clients sign with; a fault can put it wrong."""
+        return self.clock.now() + self.clock_offset
+
     def send_events_later(self, seconds: float) -> None:
         """Keep the events that are waiting now back for ``seconds``."""
         events = self.engine.take_events()
@@ -93,9 +120,87 @@ class LiveExchange:
         return task
 
     def _send(self, events: list[UserEvent]) -> None:
+        now = self.clock.monotonic()
         for event in events:
-            if self.faults.strike("drop_user_event", event=event["e"]) is None:
-                self.hub.publish_user(self.listen_keys.current, event)
+            self._send_one(event, now)
+        overdue = [event for due, event in self._late_events if due <= now]
+        if overdue:
+            self._late_events = [each for each in self._late_events if each[0] > now]
+            self._tell(overdue)
+
+    def _send_one(self, event: UserEvent, now: float) -> None:
+        """Send one user event: not at all, once, twice, or after the next one."""
+        order = event.get("o", {})
+        scene = Scene(
+            event=event["e"],
+            symbols=tuple(filter(None, (order.get("s"),))),
+            client_ids=tuple(filter(None, (order.get("c"), order.get("caid")))),
+        )
+        if self.faults.strike("drop_user_event", scene, now) is not None:
+            return
+        if (late := self.faults.strike("reorder_user_event", scene, now)) is not None:
+            self._late_events.append((now + (late.seconds or 1.0), event))
+            return
+        twice = self.faults.strike("duplicate_user_event", scene, now) is not None
+        late_ones = [event for _, event in self._late_events]
+        self._late_events.clear()
+        self._tell([event, *([event] if twice else []), *late_ones])
+
+    def _tell(self, events: list[UserEvent]) -> None:
+        for event in events:
+            self.hub.publish_user(self.listen_keys.current, event)
+
+    def _pass_market_message(self, stream: str, message: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what is sent of a market message: itself, itself with wrong prices, or nothing."""
+        if not self.faults.armed():
+            return message
+        scene = Scene(event=stream, symbols=(str(message.get("s", "")),))
+        now = self.clock.monotonic()
+        if message.get("e") == "depthUpdate" and self.faults.strike("depth_gap", scene, now) is not None:
+            return None
+        if self.faults.strike("drop_market_message", scene, now) is not None:
+            return None
+        wrong = self.faults.strike("wrong_price", scene, now)
+        return message if wrong is None else with_wrong_prices(message, wrong.chosen)
+
+    def _refuse_trigger(self, algo: AlgoRecord) -> OrderRejectedError | None:
+        scene = Scene(symbols=(algo.symbol,), client_ids=(algo.client_algo_id,))
+        fault = self.faults.strike("reject_triggered", scene, self.clock.monotonic())
+        return None if fault is None else refusal(int(fault.value or -2019))
+
+    # -- states that faults put it in --------------------------------------------------------------------------
+
+    def keep_state(self, name: str, seconds: float, undo: Callable[[], None]) -> None:
+        """Call ``undo`` after ``seconds``; with 0 only when the faults are cleared."""
+        self._states[name] = (self.clock.monotonic() + seconds if seconds else math.inf, undo)
+
+    def _end_states(self) -> None:
+        now = self.clock.monotonic()
+        for name, (due, undo) in list(self._states.items()):
+            if due <= now:
+                del self._states[name]
+                undo()
+
+    def clear_faults(self) -> None:
+        """Disarm every fault and end what they have put the exchange in; what happened to the account stays."""
+        self.faults.clear()
+        self.outages.end()
+        self.hidden.show_all()
+        for _, undo in self._states.values():
+            undo()
+        self._states.clear()
+
+    def fill_on(self, symbol: str, order_id: int, share: Decimal, pause: float) -> None:
+        """Let a rationed order fill one more ``share`` after each ``pause`` of wall seconds."""
+
+        def go_on(_: object) -> None:
+            self.sync()
+            more = self.engine.ration_more(symbol, order_id, share)
+            self.send_events()
+            if more and not self._stopped:
+                self.fill_on(symbol, order_id, share, pause)
+
+        self._keep_waiting(pause).add_done_callback(go_on)
 
     def freeze(self, *, frozen: bool) -> None:
         """Stop the market, or let it go on: it then plays what it missed."""
@@ -121,6 +226,7 @@ class LiveExchange:
 
     async def stop(self) -> None:
         """Close every stream and let go of what is held back."""
+        self._stopped = True
         self.hub.close(user=True, market=True)
         for task in set(self._holding):
             task.cancel()

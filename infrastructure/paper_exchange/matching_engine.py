@@ -6,6 +6,7 @@ times have equal books, however finely their time is advanced in between.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -36,10 +37,10 @@ from infrastructure.paper_exchange.records import (
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.tape import trades_at
 from infrastructure.paper_exchange.user_events import UserEvent, account_update
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, OrderRejectedError
 from shared.trading.candles import Candle
 from shared.trading.instruments import timeframe_duration
-from shared.trading.orders import Side
+from shared.trading.orders import OrderType, Side
 
 #: Deposit of a new account, USDT.
 DEFAULT_WALLET = Decimal(10_000)
@@ -76,6 +77,7 @@ class MatchingEngine:
         self._now = start
         self._next_funding = next_funding_time(start)
         self._events: list[UserEvent] = []
+        self.is_hedged = False
         self._contracts = {
             symbol: (contracts or {}).get(symbol) or contract_for(symbol, self._price_at_start(symbol, start))
             for symbol in source.symbols
@@ -175,11 +177,13 @@ class MatchingEngine:
 
     def _settle_funding(self) -> None:
         for symbol, market in self._markets.items():
-            rate = rate_at(self._source, symbol, self._next_funding)
-            amount = self._account.book_funding(symbol, rate, market.mark, self._now)
-            if amount:
-                self._events.append(account_update("FUNDING_FEE", self._account.wallet, amount, (), self._now))
+            self._pay_funding(symbol, market, rate_at(self._source, symbol, self._next_funding))
         self._next_funding = next_funding_time(self._now)
+
+    def _pay_funding(self, symbol: str, market: Market, rate: Decimal) -> None:
+        amount = self._account.book_funding(symbol, rate, market.mark, self._now)
+        if amount:
+            self._events.append(account_update("FUNDING_FEE", self._account.wallet, amount, (), self._now))
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -315,6 +319,41 @@ class MatchingEngine:
     def remove_fill(self, symbol: str, trade_id: int) -> bool:
         """Forget one fill so that the books lie; tell whether there was one. Only tests of invariants want this."""
         return self._account.remove_fill(symbol, trade_id)
+
+    # -- what only faults ask for ------------------------------------------------------------------------------------
+
+    def ration_next(self, share: Decimal | None) -> None:
+        """Let the next order fill by ``share`` of its quantity until ``ration_more`` allows more; None ends that."""
+        self._orders.ration_next(share)
+
+    def ration_more(self, symbol: str, order_id: int, share: Decimal) -> bool:
+        """Allow a rationed order one more ``share`` now; tell whether it is still rationed."""
+        return self._orders.ration_more(symbol, order_id, share, self._now)
+
+    def set_trigger_gate(self, gate: Callable[[AlgoRecord], OrderRejectedError | None]) -> None:
+        """Let ``gate`` refuse the market orders of conditions that come true."""
+        self._algos.gate = gate
+
+    def replace_contract(self, contract: Contract) -> None:
+        """Change the filters or the status of a symbol."""
+        self._market(contract.symbol).contract = contract
+        self._contracts[contract.symbol] = contract
+
+    def close_by_force(self, symbol: str, client_order_id: str) -> OrderRecord | None:
+        """Close the position at market under a name that is not the client's; None when there is none."""
+        held = self.position(symbol).quantity
+        if not held:
+            return None
+        side = Side.SELL if held > 0 else Side.BUY
+        return self._orders.place(
+            OrderRequest(symbol, side, OrderType.MARKET, abs(held), client_order_id=client_order_id, reduce_only=True),
+            self._now,
+        )
+
+    def settle_funding(self, symbol: str, rate: Decimal | None = None) -> None:
+        """Settle funding of one symbol now, at ``rate`` or at that of its next settlement."""
+        rate = rate_at(self._source, symbol, self._next_funding) if rate is None else rate
+        self._pay_funding(symbol, self._market(symbol), rate)
 
     def take_events(self) -> list[UserEvent]:
         """Return what the user stream has to say since the last call, oldest first."""

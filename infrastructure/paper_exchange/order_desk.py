@@ -14,7 +14,7 @@ from infrastructure.paper_exchange.market import Market
 from infrastructure.paper_exchange.records import FillRecord, Level, OrderRecord, OrderRequest, TimeInForce
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.user_events import UserEvent, account_update, order_update
-from shared.trading.money import ZERO
+from shared.trading.money import ZERO, round_down
 from shared.trading.orders import OrderStatus, OrderType, Side
 
 #: Binance asks this much more margin for a market order than its best price needs.
@@ -41,6 +41,8 @@ class OrderDesk:
         self._orders: dict[tuple[str, int], OrderRecord] = {}
         self._open: dict[str, dict[int, OrderRecord]] = {symbol: {} for symbol in markets}
         self._by_client_id: dict[tuple[str, str], int] = {}
+        self._next_share: Decimal | None = None
+        self._rations: dict[tuple[str, int], Decimal] = {}
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -62,6 +64,7 @@ class OrderDesk:
         return any(
             order.price >= low if order.side is Side.BUY else order.price <= high
             for order in self._open[symbol].values()
+            if not self._must_expire(order)
         )
 
     # -- accepting -------------------------------------------------------------------------------------------------
@@ -91,9 +94,7 @@ class OrderDesk:
         order = self._new_order(request, now, trigger)
         self._announce(order_update(order, "NEW", now))
         order = self._take(order, now)
-        if order.remaining and self._must_expire(order):
-            order = self._close(order, OrderStatus.EXPIRED, "EXPIRED", now)
-        return order
+        return self._expire_rest(order, now)
 
     def _check_unused(self, request: OrderRequest) -> None:
         resting = self._open[request.symbol].values()
@@ -168,6 +169,9 @@ class OrderDesk:
             stop_price=trigger.stop_price if trigger else ZERO,
         )
         self._by_client_id[symbol, order.client_order_id] = order_id
+        if self._next_share is not None:
+            self._rations[symbol, order_id] = self._share_of(order, self._next_share)
+            self._next_share = None
         return self._keep(order)
 
     # -- matching --------------------------------------------------------------------------------------------------
@@ -175,7 +179,8 @@ class OrderDesk:
     def match(self, symbol: str, now: datetime) -> None:
         """Fill what the market's present price lets fill of the resting orders, best prices first."""
         resting = sorted(
-            self._open[symbol].values(), key=lambda order: (-order.price * order.side.sign, order.order_id)
+            (order for order in self._open[symbol].values() if not self._must_expire(order)),
+            key=lambda order: (-order.price * order.side.sign, order.order_id),
         )
         for order in resting:
             self._match_resting(order, now)
@@ -186,13 +191,13 @@ class OrderDesk:
             if self._markets[order.symbol].crosses(order.side, order.price):
                 self._close(order, OrderStatus.EXPIRED, "EXPIRED", now)
             return
-        quantity = self._markets[order.symbol].fill_resting(order.order_id, wanted)
+        quantity = self._markets[order.symbol].fill_resting(order.order_id, min(wanted, self._allowed(order)))
         if quantity:  # a resting order fills at its own price
             self._fill(order, [Level(order.price, quantity)], MAKER_FEE, now)
 
     def _take(self, order: OrderRecord, now: datetime) -> OrderRecord:
         limit = order.price if order.type is OrderType.LIMIT else None
-        got = self._markets[order.symbol].take(order.side, order.quantity, limit)
+        got = self._markets[order.symbol].take(order.side, min(order.remaining, self._allowed(order)), limit)
         return self._fill(order, got, TAKER_FEE, now) if got else order
 
     def _fillable(self, order: OrderRecord) -> Decimal:
@@ -229,6 +234,36 @@ class OrderDesk:
         for order, fill in steps:
             self._announce(order_update(order, "TRADE", now, fill))
 
+    # -- partial fills on purpose ----------------------------------------------------------------------------------
+
+    def ration_next(self, share: Decimal | None) -> None:
+        """Let the next order fill by ``share`` of its quantity only, until ``ration_more`` allows more."""
+        self._next_share = share
+
+    def ration_more(self, symbol: str, order_id: int, share: Decimal, now: datetime) -> bool:
+        """Allow a rationed order one more ``share``; tell whether it is still rationed."""
+        order = self._open[symbol].get(order_id)
+        if order is None or (symbol, order_id) not in self._rations:
+            self._rations.pop((symbol, order_id), None)
+            return False
+        self._rations[symbol, order_id] += self._share_of(order, share)
+        if self._must_expire(order):
+            order = self._take(order, now)
+        if order.is_open and self._rations[symbol, order_id] < order.quantity:
+            return True
+        del self._rations[symbol, order_id]
+        self._expire_rest(order, now)
+        return False
+
+    def _share_of(self, order: OrderRecord, share: Decimal) -> Decimal:
+        step = self._markets[order.symbol].contract.instrument.lot_step
+        return max(step, round_down(order.quantity * share, step))
+
+    def _allowed(self, order: OrderRecord) -> Decimal:
+        """Return what may fill now: everything, unless the order is rationed."""
+        ration = self._rations.get((order.symbol, order.order_id))
+        return order.remaining if ration is None else max(ZERO, ration - order.executed)
+
     # -- ending ----------------------------------------------------------------------------------------------------
 
     def cancel(self, order: OrderRecord, now: datetime) -> OrderRecord:
@@ -240,6 +275,13 @@ class OrderDesk:
         if not order.is_open:
             raise refusal(-2011)
         return self._close(order, OrderStatus.CANCELED, "CANCELED", now)
+
+    def _expire_rest(self, order: OrderRecord, now: datetime) -> OrderRecord:
+        """Expire what an order that may not rest has left; a rationed one waits for its next share."""
+        is_rationed = (order.symbol, order.order_id) in self._rations
+        if order.is_open and self._must_expire(order) and not is_rationed:
+            return self._close(order, OrderStatus.EXPIRED, "EXPIRED", now)
+        return order
 
     def _must_expire(self, order: OrderRecord) -> bool:
         return order.type is OrderType.MARKET or order.time_in_force is TimeInForce.IOC

@@ -9,6 +9,8 @@ from enum import StrEnum
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
+import orjson
+
 from infrastructure.paper_exchange.refusals import refusal
 from shared.errors import InvalidInputError
 from shared.trading.money import to_decimal
@@ -27,6 +29,21 @@ class Parameters:
         """Read URL-encoded parameters; empty ones count as not sent."""
         pairs = parse_qsl(body.decode("utf-8", "replace")) + parse_qsl(query.decode("utf-8", "replace"))
         return cls(dict(pairs))
+
+    @property
+    def as_sent(self) -> Mapping[str, str]:
+        """Every parameter, decoded."""
+        return self._values
+
+    def batch(self, name: str) -> list[Parameters]:
+        """Return a mandatory JSON list of objects as parameters of their own (-1102, -1130)."""
+        try:
+            rows = orjson.loads(self.text(name))
+        except orjson.JSONDecodeError:
+            raise refusal(-1130, name) from None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise refusal(-1130, name)
+        return [Parameters({key: _as_text(value) for key, value in row.items() if value is not None}) for row in rows]
 
     def optional(self, name: str) -> str | None:
         return self._values.get(name)
@@ -94,3 +111,7 @@ class Parameters:
             return datetime.fromtimestamp(stamp / 1000, UTC)
         except (ValueError, OverflowError):
             raise refusal(-1130, name) from None
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,6 +13,11 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -1000: "An unknown error occured while processing the request.",
         -1003: "Too many requests; current limit is %s requests per minute. "
         "Please use the websocket for live updates to avoid polling the API.",
+        -1001: "Internal error; unable to process your request. Please try again.",
+        -1006: "An unexpected response was received from the message bus. Execution status unknown.",
+        -1007: "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
+        -1008: "Request throttled by system-level protection. Reduce-only/close-position orders are exempt.",
+        -1015: "Too many new orders; current limit is %s orders per %s.",
         -1021: "Timestamp for this request is outside of the recvWindow.",
         -1022: "Signature for this request is not valid.",
         -1102: "Mandatory parameter '%s' was not sent, was empty/null, or malformed.",
@@ -32,6 +37,7 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -2019: "Margin is insufficient.",
         -2021: "Order would immediately trigger.",
         -2022: "ReduceOnly Order is rejected.",
+        -2023: "User in liquidation mode now.",
         -2025: "Reach max open order limit.",
         -2027: "Exceeded the maximum allowable position at current leverage.",
         -4001: "Price less than 0.",
@@ -58,9 +64,12 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -4131: "The counterparty's best price does not meet the PERCENT_PRICE filter limit",
         -4137: "Quantity must be zero with closePosition equals true",
         -4138: "Reduce only must be true with closePosition equals true",
+        -4140: "Invalid symbol status for opening position",
+        -4141: "Symbol is closed",
         -4164: "Order's notional must be no smaller than %s (unless you choose reduce only)",
         -4084: "Method is not allowed currently. Upcoming soon.",
         -5021: "Due to the order could not be filled immediately, the FOK order has been rejected.",
+        -5028: "Timestamp for this request is outside of the ME recvWindow.",
         -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected.",
     }
 )

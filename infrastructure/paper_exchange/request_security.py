@@ -61,6 +61,13 @@ def check_signed(query: bytes, body: bytes, parameters: Parameters, credentials:
         raise refusal(-1022)
 
 
+def check_fresh(parameters: Parameters, now: datetime) -> None:
+    """Refuse an order that reached the matching engine after its time window (-5028)."""
+    window = parameters.integer("recvWindow", _DEFAULT_WINDOW_MS)
+    if milliseconds(now) - parameters.integer("timestamp") > window:
+        raise refusal(-5028)
+
+
 def _check_window(parameters: Parameters, now_ms: int) -> None:
     timestamp = parameters.integer("timestamp")
     window = parameters.integer("recvWindow", _DEFAULT_WINDOW_MS)

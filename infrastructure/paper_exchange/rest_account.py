@@ -74,8 +74,8 @@ def set_margin_type(exchange: LiveExchange, parameters: Parameters) -> Json:
     raise refusal(-4084)
 
 
-def position_mode(_exchange: LiveExchange, _parameters: Parameters) -> Json:
-    return {"dualSidePosition": False}
+def position_mode(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    return {"dualSidePosition": exchange.engine.is_hedged}
 
 
 def set_position_mode(_exchange: LiveExchange, parameters: Parameters) -> Json:

@@ -6,25 +6,21 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from infrastructure.paper_exchange import rest_account, rest_market, rest_orders
-from infrastructure.paper_exchange.faults import Fault
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.refusals import REFUSALS
-from infrastructure.paper_exchange.request_security import Security, check_key, check_signed
+from infrastructure.paper_exchange.request_faults import Call, RequestFaults, json_answer
+from infrastructure.paper_exchange.request_security import Security, check_fresh, check_key, check_signed
 from infrastructure.paper_exchange.request_weight import UsedWeight
 from shared.errors import ExchangeError
 
 log = structlog.get_logger(__name__)
-
-#: Text of HTTP 503 when Binance does not know whether it executed the request.
-_EXECUTION_UNKNOWN = {"code": -1000, "msg": "Unknown error, please check your request or try again later."}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +32,7 @@ class Endpoint:
         security: What the caller must prove.
         handle: Answers; what it returns becomes JSON.
         places_order: True where the order faults strike.
+        looks_up: True for the queries of one order.
     """
 
     method: str
@@ -44,6 +41,7 @@ class Endpoint:
     security: Security
     handle: Callable[[LiveExchange, Parameters], Any]
     places_order: bool = False
+    looks_up: bool = False
 
 
 _NONE, _KEY, _SIGNED = Security.NONE, Security.KEY, Security.SIGNED
@@ -77,14 +75,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/fapi/v1/userTrades", 5, _SIGNED, rest_account.user_trades),
     Endpoint("GET", "/fapi/v1/income", 30, _SIGNED, rest_account.incomes),
     Endpoint("POST", "/fapi/v1/order", 0, _SIGNED, rest_orders.create_order, places_order=True),
-    Endpoint("GET", "/fapi/v1/order", 1, _SIGNED, rest_orders.get_order),
+    Endpoint("GET", "/fapi/v1/order", 1, _SIGNED, rest_orders.get_order, looks_up=True),
     Endpoint("DELETE", "/fapi/v1/order", 1, _SIGNED, rest_orders.cancel_order),
     Endpoint("GET", "/fapi/v1/openOrders", 1, _SIGNED, rest_orders.open_orders),
     Endpoint("GET", "/fapi/v1/allOrders", 5, _SIGNED, rest_orders.all_orders),
     Endpoint("DELETE", "/fapi/v1/allOpenOrders", 1, _SIGNED, rest_orders.cancel_all_orders),
     Endpoint("POST", "/fapi/v1/countdownCancelAll", 10, _SIGNED, rest_orders.count_down),
     Endpoint("POST", "/fapi/v1/algoOrder", 0, _SIGNED, rest_orders.create_algo, places_order=True),
-    Endpoint("GET", "/fapi/v1/algoOrder", 1, _SIGNED, rest_orders.get_algo),
+    Endpoint("GET", "/fapi/v1/algoOrder", 1, _SIGNED, rest_orders.get_algo, looks_up=True),
     Endpoint("DELETE", "/fapi/v1/algoOrder", 1, _SIGNED, rest_orders.cancel_algo),
     Endpoint("GET", "/fapi/v1/openAlgoOrders", 1, _SIGNED, rest_orders.open_algos),
     Endpoint("GET", "/fapi/v1/allAlgoOrders", 5, _SIGNED, rest_orders.all_algos),
@@ -100,6 +98,7 @@ class RestApi:
 
     def __init__(self, exchange: LiveExchange) -> None:
         self._exchange = exchange
+        self._faults = RequestFaults(exchange)
         self._weight = UsedWeight()
 
     def routes(self) -> list[Route]:
@@ -110,14 +109,17 @@ class RestApi:
         async def answer(request: Request) -> Response:
             query, body = request.scope["query_string"], await request.body()
             headers = self._weight.count(endpoint.weight, order=endpoint.places_order, now=self._exchange.clock.now())
+            if (closed := self._faults.refuse_all()) is not None:
+                closed.headers.update(headers)
+                return closed
             try:
                 parameters = self._admit(endpoint, request, query, body)
-                response = await self._respond(endpoint, parameters)
+                response = await self._respond(endpoint, request, parameters)
             except ExchangeError as error:
-                response = _json({"code": error.code, "msg": str(error)}, error.http_status or 400)
+                response = json_answer({"code": error.code, "msg": str(error)}, error.http_status or 400)
             except Exception as error:  # noqa: BLE001 - an error of ours must look like one of the exchange
                 log.error("paper_exchange_failed", path=endpoint.path, error=f"{type(error).__name__}: {error}")
-                response = _json({"code": -1000, "msg": REFUSALS[-1000]}, 500)
+                response = json_answer({"code": -1000, "msg": REFUSALS[-1000]}, 500)
             response.headers.update(headers)
             return response
 
@@ -128,34 +130,24 @@ class RestApi:
         if endpoint.security is not Security.NONE:
             check_key(request.headers.get("X-MBX-APIKEY"), self._exchange.credentials)
         if endpoint.security is Security.SIGNED:
-            check_signed(query, body, parameters, self._exchange.credentials, self._exchange.clock.now())
+            check_signed(query, body, parameters, self._exchange.credentials, self._exchange.server_time())
         return parameters
 
-    async def _respond(self, endpoint: Endpoint, parameters: Parameters) -> Response:
+    async def _respond(self, endpoint: Endpoint, request: Request, parameters: Parameters) -> Response:
         exchange = self._exchange
         exchange.sync()
-        if endpoint.places_order and exchange.faults.strike("lose_order") is not None:
-            return _json(_EXECUTION_UNKNOWN, 503)
-        answer = endpoint.handle(exchange, parameters)
-        response = _json(answer, 200)
-        if endpoint.places_order and (held := exchange.faults.strike("hold_order_answer")) is not None:
-            return await self._hold(held, response)
-        exchange.send_events()
-        if endpoint.places_order and exchange.faults.strike("lose_order_answer") is not None:
-            return _json(_EXECUTION_UNKNOWN, 503)
-        if endpoint.places_order and exchange.faults.strike("garble_order_answer") is not None:
-            return Response(bytes(response.body)[: len(response.body) // 2], media_type="application/json")
-        return response
+        address = request.client
+        call = Call(
+            method=endpoint.method,
+            path=endpoint.path,
+            parameters=parameters,
+            places_order=endpoint.places_order,
+            looks_up=endpoint.looks_up,
+            client=(address.host, address.port) if address else ("", 0),
+        )
 
-    async def _hold(self, fault: Fault, response: Response) -> Response:
-        """The order stands in the book; only the answer is late."""
-        if fault.hold_events:
-            self._exchange.send_events_later(fault.seconds)
-        else:
-            self._exchange.send_events()
-        await self._exchange.hold(fault.seconds)
-        return response
+        def recheck() -> None:
+            if endpoint.places_order:
+                check_fresh(parameters, exchange.server_time())
 
-
-def _json(value: object, status: int) -> Response:
-    return Response(orjson.dumps(value), status_code=status, media_type="application/json")
+        return await self._faults.execute(call, lambda: endpoint.handle(exchange, parameters), recheck)

@@ -34,7 +34,7 @@ def ping(_exchange: LiveExchange, _parameters: Parameters) -> Json:
 
 def server_time(exchange: LiveExchange, _parameters: Parameters) -> Json:
     """Wall time: clients use it to sign requests."""
-    return {"serverTime": milliseconds(exchange.clock.now())}
+    return {"serverTime": milliseconds(exchange.server_time())}
 
 
 def exchange_info(exchange: LiveExchange, _parameters: Parameters) -> Json:
@@ -42,7 +42,7 @@ def exchange_info(exchange: LiveExchange, _parameters: Parameters) -> Json:
     limits = [("REQUEST_WEIGHT", "MINUTE", 1, 2400), ("ORDERS", "MINUTE", 1, 1200), ("ORDERS", "SECOND", 10, 300)]
     return {
         "timezone": "UTC",
-        "serverTime": milliseconds(exchange.clock.now()),
+        "serverTime": milliseconds(exchange.server_time()),
         "futuresType": "U_MARGINED",
         "rateLimits": [
             {"rateLimitType": kind, "interval": interval, "intervalNum": length, "limit": limit}

@@ -7,7 +7,14 @@ from enum import StrEnum
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.payloads import Json, algo_cancel_json, algo_json, order_json
-from infrastructure.paper_exchange.records import AlgoRequest, OrderRequest, TimeInForce, WorkingType
+from infrastructure.paper_exchange.records import (
+    AlgoRecord,
+    AlgoRequest,
+    OrderRecord,
+    OrderRequest,
+    TimeInForce,
+    WorkingType,
+)
 from infrastructure.paper_exchange.refusals import refusal
 from shared.trading.orders import OrderType, Side
 
@@ -21,7 +28,7 @@ class _AlgoType(StrEnum):
 
 
 def create_order(exchange: LiveExchange, parameters: Parameters) -> Json:
-    _check_position_side(parameters)
+    _check_position_side(exchange, parameters)
     kind = parameters.text("type")
     if kind in _CONDITIONAL:
         raise refusal(-4120)
@@ -43,16 +50,31 @@ def create_order(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def get_order(exchange: LiveExchange, parameters: Parameters) -> Json:
     symbol, order_id, client_id = _order_names(parameters)
-    return order_json(exchange.engine.order(symbol, order_id=order_id, client_order_id=client_id))
+    order = exchange.engine.order(symbol, order_id=order_id, client_order_id=client_id)
+    if _is_hidden(exchange, order):
+        raise refusal(-2013)
+    return order_json(order)
+
+
+def _is_hidden(exchange: LiveExchange, order: OrderRecord | AlgoRecord) -> bool:
+    name = order.client_order_id if isinstance(order, OrderRecord) else order.client_algo_id
+    return exchange.hidden.hides(name, exchange.clock.monotonic())
 
 
 def cancel_order(exchange: LiveExchange, parameters: Parameters) -> Json:
     symbol, order_id, client_id = _order_names(parameters)
+    if any(
+        _is_hidden(exchange, order)
+        for order in exchange.engine.open_orders(symbol)
+        if order.order_id == order_id or (order_id is None and order.client_order_id == client_id)
+    ):
+        raise refusal(-2011)
     return order_json(exchange.engine.cancel_order(symbol, order_id=order_id, client_order_id=client_id))
 
 
 def open_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    return [order_json(order) for order in exchange.engine.open_orders(parameters.optional("symbol"))]
+    orders = exchange.engine.open_orders(parameters.optional("symbol"))
+    return [order_json(order) for order in orders if not _is_hidden(exchange, order)]
 
 
 def all_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
@@ -63,6 +85,7 @@ def all_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
         order
         for order in orders
         if order.order_id >= first
+        and not _is_hidden(exchange, order)
         and (start is None or order.created_at >= start)
         and (end is None or order.created_at <= end)
     ]
@@ -86,7 +109,7 @@ def count_down(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def create_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     parameters.choice("algoType", _AlgoType, -1116)
-    _check_position_side(parameters)
+    _check_position_side(exchange, parameters)
     request = AlgoRequest(
         symbol=parameters.text("symbol"),
         side=parameters.choice("side", Side, -1117),
@@ -103,22 +126,32 @@ def create_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def get_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     algo_id, client_id = _algo_names(parameters)
-    return algo_json(exchange.engine.algo(algo_id=algo_id, client_algo_id=client_id))
+    algo = exchange.engine.algo(algo_id=algo_id, client_algo_id=client_id)
+    if _is_hidden(exchange, algo):
+        raise refusal(-2013)
+    return algo_json(algo)
 
 
 def cancel_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     algo_id, client_id = _algo_names(parameters)
+    if any(
+        _is_hidden(exchange, algo)
+        for algo in exchange.engine.open_algos()
+        if algo.algo_id == algo_id or (algo_id is None and algo.client_algo_id == client_id)
+    ):
+        raise refusal(-2011)
     return algo_cancel_json(exchange.engine.cancel_algo(algo_id=algo_id, client_algo_id=client_id))
 
 
 def open_algos(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    return [algo_json(algo) for algo in exchange.engine.open_algos(parameters.optional("symbol"))]
+    algos = exchange.engine.open_algos(parameters.optional("symbol"))
+    return [algo_json(algo) for algo in algos if not _is_hidden(exchange, algo)]
 
 
 def all_algos(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     algos = exchange.engine.algos(parameters.text("symbol"))
     first = parameters.integer("algoId", 0)
-    chosen = [algo for algo in algos if algo.algo_id >= first]
+    chosen = [algo for algo in algos if algo.algo_id >= first and not _is_hidden(exchange, algo)]
     return [algo_json(algo) for algo in chosen[-parameters.limit(500, 1000) :]]
 
 
@@ -140,9 +173,10 @@ def delete_listen_key(exchange: LiveExchange, _parameters: Parameters) -> Json:
     return {}
 
 
-def _check_position_side(parameters: Parameters) -> None:
-    """One-way mode: the only position side is BOTH."""
-    if parameters.optional("positionSide") not in (None, "BOTH"):
+def _check_position_side(exchange: LiveExchange, parameters: Parameters) -> None:
+    """One-way mode: the only position side is BOTH. In hedge mode it is the only one that is refused."""
+    is_one_way_order = parameters.optional("positionSide") in (None, "BOTH")
+    if is_one_way_order == exchange.engine.is_hedged:
         raise refusal(-4061)
 
 

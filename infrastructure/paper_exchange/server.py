@@ -12,6 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from infrastructure.paper_exchange.admin_api import admin_app
+from infrastructure.paper_exchange.connections import OpenConnections, http_protocol, websocket_protocol
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.rest_api import RestApi
 from infrastructure.paper_exchange.websocket_api import websocket_routes
@@ -52,10 +53,10 @@ async def serving(
     exchange: LiveExchange, listener: socket.socket, admin_listener: socket.socket | None = None
 ) -> AsyncIterator[None]:
     """Run market and servers inside the block, and end them cleanly after it."""
-    servers = [_Server(_config(exchange_app(exchange)))]
+    servers = [_Server(_config(exchange_app(exchange), exchange.connections))]
     listeners = [listener]
     if admin_listener is not None:
-        servers.append(_Server(_config(admin_app(exchange))))
+        servers.append(_Server(_config(admin_app(exchange), OpenConnections())))
         listeners.append(admin_listener)
     market = asyncio.create_task(exchange.run())
     tasks = [asyncio.create_task(server.serve(sockets=[each])) for server, each in zip(servers, listeners, strict=True)]
@@ -80,13 +81,14 @@ async def _until_started(servers: list[_Server], tasks: list[asyncio.Task[None]]
         await asyncio.sleep(0.005)
 
 
-def _config(app: Starlette) -> uvicorn.Config:
+def _config(app: Starlette, connections: OpenConnections) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        ws="websockets-sansio",
+        http=http_protocol(connections),
+        ws=websocket_protocol(connections),
         ws_ping_interval=_PING_SECONDS,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,

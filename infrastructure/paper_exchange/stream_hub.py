@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -24,6 +24,13 @@ class Connection:
         self._unsent: asyncio.Queue[bytes | None] = asyncio.Queue(_BACKLOG)
         self.streams: set[str] = set()
         self.listen_key: str | None = None
+        self.is_legacy = False
+
+    @property
+    def client(self) -> tuple[str, int]:
+        """Host and port of the other side."""
+        address = self._socket.client
+        return (address.host, address.port) if address else ("", 0)
 
     def send(self, message: bytes) -> None:
         """Queue ``message``; a client that does not read is cut off."""
@@ -77,11 +84,24 @@ class StreamHub:
 
     def __init__(self) -> None:
         self._connections: set[Connection] = set()
+        #: Turns a market message into what is really sent: the same, another, or nothing.
+        self.gate: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda _stream, message: message
+        self.is_legacy_silent = False
 
-    async def serve(self, socket: WebSocket, *, streams: Iterable[str] = (), listen_key: str | None = None) -> None:
-        """Accept ``socket`` and stay with it until either side closes."""
+    async def serve(
+        self, socket: WebSocket, *, streams: Iterable[str] = (), listen_key: str | None = None, is_legacy: bool = False
+    ) -> None:
+        """Accept ``socket`` and stay with it until either side closes.
+
+        Args:
+            socket: The WebSocket, not yet accepted.
+            streams: Market streams that its address names.
+            listen_key: Key of the user stream it opens, or None.
+            is_legacy: Whether it came by an address without a category, which Binance keeps open and silent.
+        """
         await socket.accept()
         connection = Connection(socket)
+        connection.is_legacy = is_legacy
         connection.streams.update(streams)
         connection.listen_key = listen_key
         self._connections.add(connection)
@@ -102,18 +122,29 @@ class StreamHub:
 
     def publish(self, stream: str, message: dict[str, Any]) -> None:
         """Send ``message`` to everyone who reads ``stream``."""
-        readers = [connection for connection in self._connections if stream in connection.streams]
-        self._send(readers, message)
+        readers = [connection for connection in self._heard() if stream in connection.streams]
+        passed = self.gate(stream, message) if readers else None
+        if passed is not None:
+            self._send(readers, passed)
 
     def publish_user(self, listen_key: str, message: dict[str, Any]) -> None:
         """Send ``message`` to the user streams that were opened with ``listen_key``."""
-        self._send([connection for connection in self._connections if connection.listen_key == listen_key], message)
+        self._send([connection for connection in self._heard() if connection.listen_key == listen_key], message)
+
+    def _heard(self) -> list[Connection]:
+        """Return the connections that are told anything."""
+        return [each for each in self._connections if not (each.is_legacy and self.is_legacy_silent)]
+
+    def clients(self, *, user: bool, market: bool) -> list[tuple[str, int]]:
+        """Return the addresses behind user streams, market streams or both."""
+        return [connection.client for connection in self._chosen(user=user, market=market)]
+
+    def _chosen(self, *, user: bool, market: bool) -> list[Connection]:
+        return [each for each in self._connections if (user if each.listen_key is not None else market)]
 
     def close(self, *, user: bool, market: bool) -> int:
         """Close user streams, market streams or both; return how many."""
-        chosen = [
-            connection for connection in self._connections if (user if connection.listen_key is not None else market)
-        ]
+        chosen = self._chosen(user=user, market=market)
         for connection in chosen:
             connection.close()
         return len(chosen)

@@ -15,16 +15,18 @@ def websocket_routes(exchange: LiveExchange) -> list[WebSocketRoute]:
     and on the old ``/ws/<listenKey>`` path opens the user stream.
     """
 
-    async def market(socket: WebSocket) -> None:
-        await exchange.hub.serve(socket, streams=_streams_in(socket.path_params.get("rest", "")))
+    async def market(socket: WebSocket, *, is_legacy: bool = False) -> None:
+        streams = _streams_in(socket.path_params.get("rest", ""))
+        await exchange.hub.serve(socket, streams=streams, is_legacy=is_legacy)
 
-    async def user(socket: WebSocket) -> None:
+    async def user(socket: WebSocket, *, is_legacy: bool = False) -> None:
         key = socket.query_params.get("listenKey") or socket.path_params.get("rest", "")
-        await exchange.hub.serve(socket, listen_key=key)
+        await exchange.hub.serve(socket, listen_key=key, is_legacy=is_legacy)
 
     async def either(socket: WebSocket) -> None:
         rest = socket.path_params.get("rest", "")
-        await (user(socket) if rest and not _streams_in(rest) and not rest.isdigit() else market(socket))
+        opens = user if rest and not _streams_in(rest) and not rest.isdigit() else market
+        await opens(socket, is_legacy=True)
 
     return [
         *(

@@ -222,7 +222,7 @@ async def test_admin_books_fills_and_faults(exchange: RunningExchange) -> None:
     assert (await ask(exchange, "GET", "/fapi/v1/userTrades", signed({"symbol": BTC}))).json() == []
     gone = await exchange.admin.delete(f"/admin/fills/{BTC}/1")
     assert (gone.status_code, gone.json()) == (400, {"error": "there is no fill 1 of BTCUSDT"})
-    for wrong in ({"kind": "earthquake"}, {"kind": "lose_order", "count": 0}, {"kind": "lose_order", "x": 1}, {}):
+    for wrong in ({"kind": "earthquake"}, {"kind": "lose_order", "count": -1}, {"kind": "lose_order", "x": 1}, {}):
         assert (await exchange.admin.post("/admin/faults", json=wrong)).status_code == 400
     assert (await exchange.admin.get("/admin/faults")).json()["armed"] == []
 
