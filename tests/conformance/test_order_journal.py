@@ -22,6 +22,7 @@ from services.exec_risk_service.domain.inputs import (
     HistoryObserved,
     Signal,
     SignalReceived,
+    TradingRestricted,
     WalletObserved,
 )
 from services.exec_risk_service.domain.orders import Leg
@@ -29,6 +30,7 @@ from services.exec_risk_service.domain.price_history import HISTORY_CANDLES
 from services.exec_risk_service.domain.reports import FillReport
 from services.exec_risk_service.domain.rules import Context, Rules
 from services.exec_risk_service.domain.step import Step
+from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from services.exec_risk_service.ports import Commit, OrderJournal, StoredFact
 from shared.clock import SystemClock
 from shared.errors import ConnectionLostError, InvalidInputError
@@ -95,6 +97,17 @@ async def test_what_was_stored_is_loaded_again(open_journal: OpenJournal) -> Non
     assert await journal.commit(step) is Commit.STORED
 
     assert await open_journal().load(ACCOUNT) == step.book
+
+
+async def test_a_halt_is_loaded_again(open_journal: OpenJournal) -> None:
+    journal = open_journal()
+    halt = TradingRestricted(TradingCause.OPERATOR, "hands off", "ada", to=TradingState.HALTED)
+    step = decide(await journal.load(ACCOUNT), halt, CONTEXT)
+    assert step is not None
+
+    assert await journal.commit(step) is Commit.STORED
+
+    assert (await open_journal().load(ACCOUNT)).trading == step.book.trading
 
 
 class ReloadingJournal:

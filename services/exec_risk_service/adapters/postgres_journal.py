@@ -19,6 +19,8 @@ from services.exec_risk_service.adapters.rows import (
     order_row,
     position_of,
     position_row,
+    trading_json,
+    trading_of,
 )
 from services.exec_risk_service.domain.book import (
     REMEMBERED_ORDERS,
@@ -44,7 +46,7 @@ _INSERT_CANDLE = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 #: JSON travels as text, whatever codec the pool has.
-_JSON_COLUMNS = frozenset({"plan", "exit", "marks"})
+_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading"})
 #: What leaves open whether something was stored; a full disk among them.
 _LOST = (*CONNECTION_ERRORS, asyncpg.InsufficientResourcesError)
 
@@ -85,7 +87,7 @@ class PostgresJournal:
         await connection.execute("INSERT INTO exec_risk.account (account) VALUES ($1) ON CONFLICT DO NOTHING", account)
         row = await connection.fetchrow(
             "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 AND $2 IN ('', lease_holder)"
-            " RETURNING *, marks::text AS marks_text",
+            " RETURNING *, marks::text AS marks_text, trading::text AS trading_text",
             account,
             self._holder,
         )
@@ -104,6 +106,7 @@ class PostgresJournal:
             marks=marks_of(row["marks_text"]),
             trades=MappingProxyType(await _load_trades(connection, account)),
             history=MappingProxyType(await _load_history(connection, account)),
+            trading=trading_of(row["trading_text"]),
         )
 
     # -- storing -----------------------------------------------------------------------------------------------------
@@ -133,7 +136,12 @@ class PostgresJournal:
 
     async def _move_account(self, connection: Any, step: Step) -> None:
         """Take the next step, if the account is still ours: who was overtaken cannot write, so cannot send."""
-        columns = {"step": step.number, **cash_row(step.book.cash), "marks": marks_json(step.book.marks)}
+        columns = {
+            "step": step.number,
+            **cash_row(step.book.cash),
+            "marks": marks_json(step.book.marks),
+            "trading": trading_json(step.book.trading),
+        }
         assignments = ", ".join(f"{name} = {_placeholder(name, n)}" for n, name in enumerate(columns, start=4))
         status = await connection.execute(
             f"UPDATE exec_risk.account SET {assignments} WHERE account = $1 AND epoch = $2 AND step = $3",  # noqa: S608 - our own column names

@@ -15,6 +15,7 @@ from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
+from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.candles import Candle
 from shared.trading.orders import OrderStatus, OrderType, Side
 from shared.trading.positions import NetPosition
@@ -23,6 +24,7 @@ Row = Mapping[str, Any]
 
 _PLAN: TypeAdapter[EntryPlan | None] = TypeAdapter(EntryPlan | None)
 _EXIT: TypeAdapter[ExitPlan | None] = TypeAdapter(ExitPlan | None)
+_TRADING: TypeAdapter[TradingStatus] = TypeAdapter(TradingStatus)
 
 
 def order_row(order: Order) -> dict[str, Any]:
@@ -203,6 +205,16 @@ def cash_of(row: Row) -> AccountState:
         payments=tuple(row["payments"]),
         paid_until=row["paid_until"],
     )
+
+
+def trading_json(trading: TradingStatus) -> str:
+    """Return the trading state as JSON."""
+    return _TRADING.dump_json(trading).decode()
+
+
+def trading_of(text: str | None) -> TradingStatus:
+    """Return the trading state of ``trading_json``; of an account that never had one: trading as usual."""
+    return TradingStatus() if text is None else _TRADING.validate_json(text)
 
 
 def marks_json(marks: Mapping[str, Mark]) -> str:

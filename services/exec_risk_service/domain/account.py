@@ -93,6 +93,10 @@ class AccountState:
             drawdown_alerted=False if new_day else self.drawdown_alerted,
         )
 
+    def measured_anew(self, equity: Decimal) -> AccountState:
+        """Let the day's drawdown begin at ``equity``."""
+        return replace(self, day_peak_equity=equity, drawdown_alerted=False)
+
     def drawdown(self, equity: Decimal) -> Decimal:
         """Return the fall from the day's peak as a fraction of it, 0 or more."""
         peak = max(self.day_peak_equity, equity)

@@ -12,6 +12,7 @@ from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.money import ZERO
 
 #: Finished orders that stay in memory, so that a late report still finds its order.
@@ -74,6 +75,7 @@ class Book:
         marks: Newest closing price by symbol.
         trades: Booked trades by symbol.
         history: Newest closed candles by symbol.
+        trading: What kind of orders may be sent.
     """
 
     account: str
@@ -84,6 +86,7 @@ class Book:
     marks: Mapping[str, Mark] = field(default_factory=lambda: MappingProxyType({}))
     trades: Mapping[str, TradeMemory] = field(default_factory=lambda: MappingProxyType({}))
     history: Mapping[str, PriceHistory] = field(default_factory=lambda: MappingProxyType({}))
+    trading: TradingStatus = field(default_factory=TradingStatus)
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

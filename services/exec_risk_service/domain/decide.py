@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.exec_risk_service.domain import venue_rules
+from services.exec_risk_service.domain import trading_rules, venue_rules
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
@@ -19,6 +19,9 @@ from services.exec_risk_service.domain.inputs import (
     SendRefused,
     SendStarted,
     SignalReceived,
+    TradingLifted,
+    TradingRestricted,
+    TradingResumed,
     UpkeepDue,
     WalletObserved,
 )
@@ -46,6 +49,9 @@ RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     HistoryObserved: on_history,
     FillsConfirmed: venue_rules.on_fills_confirmed,
     UpkeepDue: venue_rules.on_upkeep_due,
+    TradingRestricted: trading_rules.on_trading_restricted,
+    TradingLifted: trading_rules.on_trading_lifted,
+    TradingResumed: trading_rules.on_trading_resumed,
 }
 
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from typing import Literal
 
 from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
+from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from shared.trading.candles import Candle
 from shared.trading.orders import Side
 
@@ -202,6 +204,42 @@ class UpkeepDue:
     distrusted: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class TradingRestricted:
+    """Something outside the book keeps entries back: no prices, no user stream, a clock that is wrong.
+
+    Attributes:
+        cause: Why, for programs.
+        reason: Why, one line with the numbers.
+        changed_by: Rule or person.
+        to: REDUCING or HALTED.
+        severity: Of the alert.
+    """
+
+    cause: TradingCause
+    reason: str
+    changed_by: str
+    to: TradingState = TradingState.REDUCING
+    severity: Literal["LOW", "MEDIUM", "HIGH", "CRITICAL"] = "HIGH"
+
+
+@dataclass(frozen=True, slots=True)
+class TradingLifted:
+    """What kept entries back is over."""
+
+    cause: TradingCause
+    reason: str
+    changed_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class TradingResumed:
+    """A person, who is known and gave a reason, lets trading go on."""
+
+    reason: str
+    by: str
+
+
 Input = (
     SignalReceived
     | CandleClosed
@@ -218,4 +256,7 @@ Input = (
     | HistoryObserved
     | FillsConfirmed
     | UpkeepDue
+    | TradingRestricted
+    | TradingLifted
+    | TradingResumed
 )

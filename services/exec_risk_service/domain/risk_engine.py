@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.exec_risk_service.domain.book import Book
-from services.exec_risk_service.domain.denials import Denial
 from services.exec_risk_service.domain.risk_checks import CHECKS, Check, EntryOrder, RiskView
 from services.exec_risk_service.domain.rules import Context
 
 
-def first_reason(order: EntryOrder, view: RiskView, checks: Iterable[Check] = CHECKS) -> Denial | None:
+def first_reason(order: EntryOrder, view: RiskView, checks: Iterable[Check] = CHECKS) -> str | None:
     """Return why ``order`` is denied, or None when every check lets it pass."""
     for check in checks:
-        denial = check(order, view)
-        if denial is not None:
-            return denial
+        reason = check(order, view)
+        if reason is not None:
+            return reason
     return None
 
 
@@ -31,6 +30,7 @@ def risk_view(book: Book, symbol: str, context: Context) -> RiskView:
         available=book.available(),
         drawdown=None if equity is None else book.cash.drawdown(equity),
         open_positions=len(book.taken_symbols()),
+        trading=book.trading,
         storage_alarm=context.storage_alarm,
         entry_bar=context.entry_bar,
     )

@@ -17,6 +17,7 @@ from services.exec_risk_service.domain.price_history import PriceHistory
 from services.exec_risk_service.domain.risk_checks import max_daily_drawdown, max_positions
 from services.exec_risk_service.domain.risk_engine import risk_view
 from services.exec_risk_service.domain.rules import Context
+from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.events.envelope import EventPayload
 from shared.events.v3 import RiskAlertPayload
 from shared.ids import derive_id
@@ -102,6 +103,7 @@ class Turn:
         self.marks: dict[str, Mark] = dict(book.marks)
         self.trades: dict[str, TradeMemory] = dict(book.trades)
         self.history: dict[str, PriceHistory] = dict(book.history)
+        self.trading: TradingStatus = book.trading
         self._before = book
         self._touched_orders: dict[str, Order] = {}
         self._touched_positions: dict[str, Position] = {}
@@ -125,6 +127,7 @@ class Turn:
             marks=self.marks,
             trades=self.trades,
             history=self.history,
+            trading=self.trading,
         )
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -200,7 +203,6 @@ class Turn:
         action: Literal["BLOCK_TRADES", "REDUCE_LEVERAGE", "CLOSE_POSITIONS", "EMERGENCY_STOP"] | None = None,
         trace_id: str | None = None,
         causation_id: str | None = None,
-        metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Tell a person that risk management acted or found something wrong."""
         book = self.book
@@ -218,7 +220,6 @@ class Turn:
             action_taken=action,
             affected_symbols=symbols or None,
             risk_profile=self.context.policy.mode.value,
-            metadata=dict(metadata),
         )
         return self.publish("risk.alert", payload, trace_id=trace_id or self.own_trace(), causation_id=causation_id)
 

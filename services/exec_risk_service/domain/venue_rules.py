@@ -111,13 +111,14 @@ def on_send_started(turn: Turn, item: SendStarted) -> None:
     if _is_wanted(turn, order):
         turn.publish_order(replace(order, status=OrderStatus.SUBMITTED, sent_at=turn.context.now))
         return
-    dropped = replace(order, status=OrderStatus.ABSENT, reason="not needed any more", cancel_requested=True)
+    reason = (turn.trading.denial if order.leg is Leg.ENTRY else None) or "not needed any more"
+    dropped = replace(order, status=OrderStatus.ABSENT, reason=reason, cancel_requested=True)
     settle(turn, dropped, turn.publish_order(dropped))
 
 
 def _is_wanted(turn: Turn, order: Order) -> bool:
     if order.leg is Leg.ENTRY:
-        return True
+        return turn.trading.denial is None
     position = turn.positions.get(order.symbol)
     if position is None or position.position_id != order.position_id or order.cancel_requested:
         return False
