@@ -10,6 +10,7 @@ from infrastructure.bench.contest import Benchmark, Contestant
 from infrastructure.bench.figures import Target
 from infrastructure.bench.plays import Duet, Flow, Solo
 from infrastructure.bench.samples import EVENT_TYPE
+from infrastructure.bench.whole_run import WholeRun
 from shared.errors import ConfigurationError
 from shared.events.streams import event_stream
 
@@ -27,6 +28,7 @@ _HAND_PACKED_XADD = "hand-packed XADD"
 _FASTSTREAM = "FastStream"
 _FASTSTREAM_STREAM = "bench:faststream"
 _GRPC = "grpc.aio"
+_BARE_REQUEST = "a bare request to the exchange"
 _OFFERED_PER_S = 100_000
 _PRODUCERS = 4
 
@@ -192,6 +194,38 @@ _BENCHMARKS = (
         Solo("ours.logs:write_ours", "lines_per_s"),
         (Contestant("structlog alone", Solo("ours.logs:write_bare", "lines_per_s")),),
         (Target("at least", 100_000),),
+    ),
+    Benchmark(
+        "candle_to_order_p50_ms",
+        "a candle has closed, its order is accepted by the exchange: the median of a whole run",
+        "ms",
+        WholeRun("candle_to_order_p50_ms"),
+        (Contestant(_BARE_REQUEST, WholeRun("ping_ms")),),
+        (Target("at most", 15),),
+    ),
+    Benchmark(
+        "candle_to_order_p99_ms",
+        "the same, the slowest of a hundred",
+        "ms",
+        WholeRun("candle_to_order_p99_ms"),
+        (Contestant(_BARE_REQUEST, WholeRun("ping_ms")),),
+        (Target("at most", 50),),
+    ),
+    Benchmark(
+        "unprotected_p99_ms",
+        "a position's first fill, its stop rests on the exchange",
+        "ms",
+        WholeRun("unprotected_p99_ms"),
+        (Contestant(_BARE_REQUEST, WholeRun("ping_ms")),),
+        (),
+    ),
+    Benchmark(
+        "kill_to_trading_s",
+        "exec-risk is killed with SIGKILL, restarted by the supervisor, reconciled, and answers a new signal",
+        "s",
+        WholeRun("kill_to_trading_s"),
+        (),
+        (Target("at most", 10),),
     ),
 )
 

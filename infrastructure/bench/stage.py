@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -32,6 +33,7 @@ class Stage:
         folder: For files of contestants.
         clock: Wall clock.
         profile_to: Where workers write profiles (a path without its end); None for none.
+        whole_run: Figures of the one whole run of the system; None before it.
     """
 
     redis: EmbeddedRedis
@@ -39,6 +41,7 @@ class Stage:
     clock: Clock
     profile_to: Path | None = None
     nats: NatsProgram | None = field(default=None)
+    whole_run: Mapping[str, Any] | None = field(default=None)
 
     async def clear(self) -> None:
         """Empty Redis, its log on the disk included, and the folder for files."""

@@ -35,7 +35,7 @@ def bench(
     state_dir: StateDirOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Measure the bus, RPC, policy, logs and disk buffer, each beside a rival; exit code 1 when a row has no value.
+    """Measure messaging and the way from a candle to an order, beside rivals; exit code 1 when a row has no value.
 
     A target that is missed is told in the result; it is no error.
     """
