@@ -26,6 +26,7 @@ from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
+from services.exec_risk_service.handlers.cover_watch import CoverWatch
 from services.exec_risk_service.handlers.history_reader import HistoryReader
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
@@ -174,6 +175,7 @@ def assemble(
         on_stored=wake_relay or publish_now,
         storage_alarm=storage_alarm,
         entry_bar=entry_bar,
+        observers=() if metrics is None else (CoverWatch(metrics, lambda: ledger.book, clock).on_step,),
     )
     reconciler = Reconciler(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols

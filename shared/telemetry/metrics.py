@@ -194,6 +194,14 @@ class Metrics:
         self._orders = count(
             "orders_total", "Orders sent, by outcome: accepted, rejected or unknown.", "order_type", "outcome"
         )
+        self._unprotected = self.histogram(
+            "position_unprotected_seconds",
+            "Time from a fill that no stop covered to the exchange's word that a stop of the whole size rests.",
+        )
+        self._unprotected_now = self.gauge(
+            "position_unprotected_now_seconds",
+            "Longest time that a position stands without a stop for all of it; 0 while every position has one.",
+        )
         self._predictions = count("predictions_total", "Predictions made.", "model")
         self._candles_refused = count("candles_refused_total", "Candles with impossible values.")
         self._candles_repaired = count("candles_repaired_total", "Candles that had to be fetched by REST.")
@@ -206,6 +214,14 @@ class Metrics:
     def order_sent(self, order_type: str, outcome: str) -> None:
         """Count one order request that ended as ``accepted``, ``rejected`` or ``unknown``."""
         self._orders.add(order_type, outcome.lower())
+
+    def position_protected(self, seconds: float) -> None:
+        """Note how long a position had no stop, now that it has one or is gone."""
+        self._unprotected.observe(seconds=seconds)
+
+    def watch_unprotected(self, seconds: Callable[[], float]) -> None:
+        """Ask ``seconds`` for the longest present time without a stop whenever somebody scrapes."""
+        self._unprotected_now.follow(read=seconds)
 
     def predicted(self, model: str) -> None:
         """Count one prediction of ``model``."""

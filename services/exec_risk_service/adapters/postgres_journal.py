@@ -46,7 +46,7 @@ _INSERT_CANDLE = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 #: JSON travels as text, whatever codec the pool has.
-_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading"})
+_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading", "protection"})
 #: What leaves open whether something was stored; a full disk among them.
 _LOST = (*CONNECTION_ERRORS, asyncpg.InsufficientResourcesError)
 
@@ -273,11 +273,14 @@ async def _load_orders(connection: Any, account: str) -> dict[str, Order]:
 
 async def _load_positions(connection: Any, account: str) -> Iterable[Position]:
     rows = await connection.fetch(
-        "SELECT *, plan::text AS plan_text, exit::text AS exit_text FROM exec_risk.position"
-        " WHERE account = $1 AND closed_at IS NULL ORDER BY symbol",
+        "SELECT *, plan::text AS plan_text, exit::text AS exit_text, protection::text AS protection_text"
+        " FROM exec_risk.position WHERE account = $1 AND closed_at IS NULL ORDER BY symbol",
         account,
     )
-    return [position_of({**row, "plan": row["plan_text"], "exit": row["exit_text"]}) for row in rows]
+    return [
+        position_of({**row, "plan": row["plan_text"], "exit": row["exit_text"], "protection": row["protection_text"]})
+        for row in rows
+    ]
 
 
 async def _load_trades(connection: Any, account: str) -> dict[str, TradeMemory]:

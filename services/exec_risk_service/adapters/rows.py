@@ -15,6 +15,7 @@ from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
+from services.exec_risk_service.domain.protection import Protection
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.candles import Candle
 from shared.trading.orders import OrderStatus, OrderType, Side
@@ -23,6 +24,7 @@ from shared.trading.positions import NetPosition
 Row = Mapping[str, Any]
 
 _PLAN: TypeAdapter[EntryPlan | None] = TypeAdapter(EntryPlan | None)
+_PROTECTION: TypeAdapter[Protection] = TypeAdapter(Protection)
 _EXIT: TypeAdapter[ExitPlan | None] = TypeAdapter(ExitPlan | None)
 _TRADING: TypeAdapter[TradingStatus] = TypeAdapter(TradingStatus)
 
@@ -133,6 +135,7 @@ def position_row(position: Position) -> dict[str, Any]:
         "exits_placed": position.exits_placed,
         "closed_at": position.closed_at,
         "closed_by": None if position.closed_by is None else position.closed_by.value,
+        "protection": _PROTECTION.dump_json(position.protection).decode(),
     }
 
 
@@ -168,6 +171,7 @@ def position_of(row: Row) -> Position:
         exits_placed=row["exits_placed"],
         closed_at=row["closed_at"],
         closed_by=None if row["closed_by"] is None else ExitReason(row["closed_by"]),
+        protection=_PROTECTION.validate_json(row["protection"]),
     )
 
 

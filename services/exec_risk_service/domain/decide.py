@@ -7,6 +7,7 @@ from typing import Any
 
 from services.exec_risk_service.domain import trading_rules, venue_rules
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.cover import watch_cover
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
     CancelRefused,
@@ -59,5 +60,6 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     """Return what ``item`` does to ``book``, or None when it changes nothing."""
     turn = Turn(book, context)
     RULES[type(item)](turn, item)
+    watch_cover(turn)
     cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed) else None
     return turn.finish(cause, record_input(item, book.account, context))

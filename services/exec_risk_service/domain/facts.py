@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -148,7 +149,7 @@ def refused_signal(symbol: str, side: Side, reason: str, *, arrival_price: Decim
     )
 
 
-def position_opened(position: Position) -> PositionOpenedPayload:
+def position_opened(position: Position, now: datetime) -> PositionOpenedPayload:
     """Return the position at its announcement."""
     return PositionOpenedPayload(
         symbol=position.symbol,
@@ -163,11 +164,15 @@ def position_opened(position: Position) -> PositionOpenedPayload:
         entry_confidence=None if position.plan is None else position.plan.confidence,
         entry_model=(position.plan.model or None) if position.plan else None,
         entry_timestamp=position.opened_at,
-        metadata={"origin": position.origin.value, "quantity": str(position.net.quantity)},
+        metadata={
+            "origin": position.origin.value,
+            "quantity": str(position.net.quantity),
+            "unprotected_seconds": position.cover.seconds(now),
+        },
     )
 
 
-def position_updated(position: Position, mark: Decimal) -> PositionUpdatedPayload:
+def position_updated(position: Position, mark: Decimal, now: datetime) -> PositionUpdatedPayload:
     """Return an open position at ``mark``."""
     profit = position.net.unrealized_pnl(mark)
     return PositionUpdatedPayload(
@@ -181,7 +186,11 @@ def position_updated(position: Position, mark: Decimal) -> PositionUpdatedPayloa
         take_profit_price=_number(position.target_price),
         max_profit_pct=float(position.max_profit_pct),
         max_drawdown_pct=float(position.max_drawdown_pct),
-        metadata={"quantity": str(position.net.quantity)},
+        metadata={
+            "quantity": str(position.net.quantity),
+            "is_protected": position.cover.since is None,
+            "unprotected_seconds": position.cover.seconds(now),
+        },
     )
 
 

@@ -7,8 +7,10 @@ from decimal import Decimal
 
 from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.book import Mark, TradeMemory
+from services.exec_risk_service.domain.cover import first_seen
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order
 from services.exec_risk_service.domain.positions import ExitReason, Origin, Position
+from services.exec_risk_service.domain.protection import Cover, Protection
 from services.exec_risk_service.domain.step import Turn
 from shared.ids import derive_id
 from shared.trading.orders import ORDER_STATES, OrderStatus
@@ -129,6 +131,7 @@ def _new_position(
         opened_at=fill.time,
         opening_event_id=turn.next_event_id(),
         plan=order.plan,
+        protection=Protection(Cover(since=first_seen(order, turn.context.now))),
     )
 
 
@@ -146,6 +149,7 @@ def _strangers_position(turn: Turn, fill: Fill, trace: str, *, is_long: bool) ->
         opened_at=fill.time,
         opening_event_id=turn.next_event_id(),
         plan=EntryPlan(stop_loss_pct=turn.context.rules.default_stop_loss_pct, take_profit_pct=None),
+        protection=Protection(Cover(since=turn.context.now)),
     )
 
 
@@ -247,7 +251,7 @@ def announce(turn: Turn, position: Position) -> Position:
         position = position.with_triggers(instrument, _trigger_reference(turn, position))
     event_id = turn.publish(
         "position.opened",
-        facts.position_opened(position),
+        facts.position_opened(position, turn.context.now),
         trace_id=position.trace_id,
         causation_id=position.opening_event_id,
     )

@@ -47,7 +47,7 @@ def _revalue(turn: Turn, position: Position, candle: Candle, mark: Decimal) -> N
     if position.is_announced:
         turn.publish(
             "position.updated",
-            facts.position_updated(position, mark),
+            facts.position_updated(position, mark, turn.context.now),
             trace_id=position.trace_id,
             causation_id=position.opened_event_id,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
 from services.exec_risk_service.domain.orders import EntryPlan
+from services.exec_risk_service.domain.protection import Cover, Protection
 from shared.trading.instruments import Instrument
 from shared.trading.money import ZERO, round_price
 from shared.trading.orders import Side
@@ -81,6 +82,7 @@ class Position:
         stops_placed: Stop intents so far; likewise ``targets_placed`` and ``exits_placed``.
         closed_at: Market time of the fill that made it flat.
         closed_by: Why it is flat.
+        protection: What guards it.
     """
 
     position_id: str
@@ -112,6 +114,7 @@ class Position:
     exits_placed: int = 0
     closed_at: datetime | None = None
     closed_by: ExitReason | None = None
+    protection: Protection = field(default_factory=Protection)
 
     @property
     def close_side(self) -> Side:
@@ -137,6 +140,11 @@ class Position:
     def net_pnl(self) -> Decimal:
         """Profit after fees and funding, USDT."""
         return self.realized_pnl - self.commission + self.funding
+
+    @property
+    def cover(self) -> Cover:
+        """Its time without a stop."""
+        return self.protection.cover
 
     @property
     def is_announced(self) -> bool:

@@ -27,7 +27,9 @@ class Rules:
         max_holding: Market time after which a position is closed.
         exit_retry: Wall time between two tries of a refused exit.
         timeframe: Candles that are traded, ``1h``.
-        max_stop_tries: Stop orders per position after which it is closed instead.
+        max_stop_tries: Stops that failed one after the other, after which a position is closed instead.
+        stop_follow_pause: Wall time that the rest of an entry gets to fill before its stop follows what did.
+        max_unprotected: Wall time without a stop after which a person is told.
     """
 
     max_leverage: Decimal = Decimal(20)
@@ -42,6 +44,8 @@ class Rules:
     exit_retry: timedelta = timedelta(seconds=1)
     max_stop_tries: int = 20
     timeframe: str = "1m"
+    stop_follow_pause: timedelta = timedelta(milliseconds=250)
+    max_unprotected: timedelta = timedelta(seconds=3)
 
 
 @dataclass(frozen=True, slots=True)

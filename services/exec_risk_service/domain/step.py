@@ -145,6 +145,12 @@ class Turn:
         elif self._holds(position):
             del self.positions[position.symbol]
 
+    def touched_positions(self) -> list[Position]:
+        """Return the positions that this turn, or a change of one of their orders, may have left without a stop."""
+        known = {**{one.position_id: one for one in self.positions.values()}, **self._touched_positions}
+        changed = [*self._touched_positions, *(order.position_id for order in self._touched_orders.values())]
+        return [known[name] for name in dict.fromkeys(changed) if name in known]
+
     def _holds(self, position: Position) -> bool:
         held = self.positions.get(position.symbol)
         return held is not None and held.position_id == position.position_id

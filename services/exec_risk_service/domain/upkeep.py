@@ -15,7 +15,7 @@ from services.exec_risk_service.domain.intents import exit_intent, protective_in
 from services.exec_risk_service.domain.orders import Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.step import CancelOrder, SubmitOrder, Turn
-from shared.trading.orders import OrderStatus
+from shared.trading.orders import OrderStatus, OrderType
 
 _CLOSING = (OrderStatus.TRIGGERED, OrderStatus.PARTIALLY_FILLED)
 _LONGEST_RETRY = timedelta(seconds=30)
@@ -35,7 +35,7 @@ def upkeep(
         turn: The turn at work.
         symbol: Venue symbol.
         at: Market time, for new intents.
-        urgent: Also protect a position whose entry still fills, and try again what failed.
+        urgent: Also protect a position whose entry filled just now, and try again what failed.
         distrusted: Orders not to count on: their answer is missing for too long.
     """
     position = turn.positions.get(symbol)
@@ -45,7 +45,7 @@ def upkeep(
     if position.exit is not None:
         _pursue_exit(turn, position, position.exit, _Need(at=at, urgent=urgent, distrusted=distrusted))
         return
-    if turn.book.entry_under_way(symbol) and not urgent:
+    if not urgent and _waits_for_the_rest(turn, position):
         return
     if not position.is_announced:
         announce(turn, position)
@@ -53,6 +53,16 @@ def upkeep(
     _protect(turn, turn.positions[symbol], Leg.STOP, need)
     if turn.positions[symbol].exit is None:
         _protect(turn, turn.positions[symbol], Leg.TAKE_PROFIT, need)
+
+
+def _waits_for_the_rest(turn: Turn, position: Position) -> bool:
+    """Tell whether the stop leaves the entry a moment to fill on: a market order's trades come in one burst."""
+    entry = turn.book.entry_under_way(position.symbol)
+    if entry is None:
+        return False
+    if entry.order_type is not OrderType.MARKET and not position.stops_placed:
+        return False  # an order that rests fills when others want it to: what is there is protected at once
+    return position.cover.present(turn.context.now) < turn.context.rules.stop_follow_pause
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +123,17 @@ def _may_retry(turn: Turn, position: Position, exits: list[Order]) -> bool:
 def _protect(turn: Turn, position: Position, leg: Leg, need: _Need) -> None:
     """Keep exactly one resting order of ``leg`` that fits the position; the new one comes before the old one goes."""
     price = position.stop_price if leg is Leg.STOP else position.target_price
-    orders = [o for o in turn.orders.values() if o.leg is leg and o.position_id == position.position_id]
+    orders = protective_orders(turn, position, leg)
     live = [order for order in orders if not order.status.is_terminal]
     if price is None or any(order.status in _CLOSING for order in live):
         return
     fitting = [o for o in live if _fits(o, position, price) and o.client_order_id not in need.distrusted]
     if not fitting:
-        if need.urgent or not _just_failed(orders):
+        failures = failures_in_a_row(orders)
+        if failures >= turn.context.rules.max_stop_tries:
+            if leg is Leg.STOP:
+                _give_up_protection(turn, position, failures, need)
+        elif need.urgent or not failures:
             _place_protective(turn, position, leg, price, need)
         return
     resting = [order for order in fitting if order.status is OrderStatus.NEW]
@@ -128,9 +142,22 @@ def _protect(turn: Turn, position: Position, leg: Leg, need: _Need) -> None:
             _cancel(turn, order)
 
 
-def _just_failed(orders: list[Order]) -> bool:
-    """The newest order ended without our doing: the next try waits for a timer or a candle, so that it cannot spin."""
-    return bool(orders) and orders[-1].status.is_terminal and not orders[-1].cancel_requested
+def protective_orders(turn: Turn, position: Position, leg: Leg) -> list[Order]:
+    """Return the orders of ``leg`` that were made for ``position``, oldest first."""
+    return [o for o in turn.orders.values() if o.leg is leg and o.position_id == position.position_id]
+
+
+def failures_in_a_row(orders: list[Order]) -> int:
+    """Return how many of the newest orders ended without our doing.
+
+    After one the next try waits for a timer or a candle, so that it cannot spin.
+    """
+    count = 0
+    for order in reversed(orders):
+        if not order.status.is_terminal or order.cancel_requested or order.status is OrderStatus.FILLED:
+            break
+        count += 1
+    return count
 
 
 def _fits(order: Order, position: Position, price: Decimal) -> bool:
@@ -140,10 +167,6 @@ def _fits(order: Order, position: Position, price: Decimal) -> bool:
 def _place_protective(turn: Turn, position: Position, leg: Leg, price: Decimal, need: _Need) -> None:
     is_stop = leg is Leg.STOP
     sequence = (position.stops_placed if is_stop else position.targets_placed) + 1
-    if sequence > turn.context.rules.max_stop_tries:
-        if is_stop:
-            _give_up_protection(turn, position, need)
-        return
     counted = replace(position, stops_placed=sequence) if is_stop else replace(position, targets_placed=sequence)
     turn.save_position(counted)
     provenance = Provenance(position.trace_id, turn.next_event_id(), result_trace_id=position.trace_id)
@@ -153,8 +176,8 @@ def _place_protective(turn: Turn, position: Position, leg: Leg, price: Decimal, 
     _place(turn, order, counted)
 
 
-def _give_up_protection(turn: Turn, position: Position, need: _Need) -> None:
-    close_instead_of_stop(turn, position, f"{position.stops_placed} stop orders did not stay")
+def _give_up_protection(turn: Turn, position: Position, failures: int, need: _Need) -> None:
+    close_instead_of_stop(turn, position, f"{failures} stop orders did not stay")
     upkeep(turn, position.symbol, at=need.at)
 
 

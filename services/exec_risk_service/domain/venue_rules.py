@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.exec_risk_service.domain.book import Mark, TradeMemory
+from services.exec_risk_service.domain.cover import alert_when_exposed, covers
 from services.exec_risk_service.domain.fill_rules import book_fill, is_booked, settle
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
@@ -22,7 +23,14 @@ from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import ExitReason, Position
 from services.exec_risk_service.domain.reports import CashKind, CashReport, FillReport, OrderReport
 from services.exec_risk_service.domain.step import Reconcile, Turn
-from services.exec_risk_service.domain.upkeep import close_instead_of_stop, own_exit, upkeep, want_exit
+from services.exec_risk_service.domain.upkeep import (
+    close_instead_of_stop,
+    failures_in_a_row,
+    own_exit,
+    protective_orders,
+    upkeep,
+    want_exit,
+)
 from shared.trading.money import ZERO
 from shared.trading.orders import ORDER_STATES, OrderStatus, Side
 from shared.trading.positions import Fill, NetPosition, apply_fill
@@ -131,10 +139,18 @@ def on_send_refused(turn: Turn, item: SendRefused) -> None:
     if order is None or not ORDER_STATES.allows(order.status, OrderStatus.REJECTED) or order.reported_filled > 0:
         return
     refused = replace(order, status=OrderStatus.REJECTED, reason=item.reason)
-    if item.is_retryable and order.leg.is_protective and order.sequence <= _PROTECTIVE_RETRIES:
+    if item.is_retryable and order.leg.is_protective and _may_be_tried_again(turn, refused):
         settle(turn, refused, turn.publish_order(refused))  # the timer tries again within a second
         return
     _after_change(turn, refused, at=order.created_at, code=item.code)
+
+
+def _may_be_tried_again(turn: Turn, refused: Order) -> bool:
+    position = turn.positions.get(refused.symbol)
+    if position is None or position.position_id != refused.position_id:
+        return False
+    earlier = [o for o in protective_orders(turn, position, refused.leg) if o.sequence < refused.sequence]
+    return failures_in_a_row(earlier) < _PROTECTIVE_RETRIES
 
 
 def on_answer_lost(turn: Turn, item: AnswerLost) -> None:
@@ -171,6 +187,9 @@ def on_cancel_refused(turn: Turn, item: CancelRefused) -> None:
 def on_upkeep_due(turn: Turn, item: UpkeepDue) -> None:
     """A timer: protect what is naked, try again what failed."""
     upkeep(turn, item.symbol, at=item.time, urgent=True, distrusted=item.distrusted)
+    position = turn.positions.get(item.symbol)
+    if position is not None:
+        alert_when_exposed(turn, position)
 
 
 # -- reactions to orders that failed -----------------------------------------------------------------------------------
@@ -186,10 +205,31 @@ def _react_to_end(turn: Turn, order: Order, *, code: int | None) -> None:
             turn.save_position(replace(position, exit=replace(position.exit, refused=True)))
         if code == _WOULD_NOT_REDUCE:
             turn.request(Reconcile(order.symbol))
-    elif order.status is OrderStatus.REJECTED and order.leg is Leg.STOP:
-        close_instead_of_stop(turn, position, f"refused: {order.reason}")
+    elif order.leg is Leg.STOP and order.status is OrderStatus.REJECTED:
+        _on_stop_refused(turn, order, position, code)
+    elif order.leg is Leg.STOP and order.status is OrderStatus.EXPIRED and order.exchange_order_id:
+        # It fired, and the market order behind it closed nothing or not all: the price is past the stop.
+        close_instead_of_stop(turn, position, "it fired, but the order behind it expired")
     elif order.status is OrderStatus.REJECTED and order.leg is Leg.TAKE_PROFIT:
         _do_without_target(turn, order, position, code)
+
+
+def _on_stop_refused(turn: Turn, order: Order, position: Position, code: int | None) -> None:
+    """Close the position, unless the refused stop was to replace one that still rests and covers all of it."""
+    resting = [o for o in protective_orders(turn, position, Leg.STOP) if covers((o,), position)]
+    if not resting or code == _WOULD_TRIGGER or order.exchange_order_id:
+        close_instead_of_stop(turn, position, f"refused: {order.reason}")
+        return
+    turn.alert(
+        "STOP_NOT_MOVED",
+        f"{order.symbol}: the stop could not be moved to {order.trigger_price} ({order.reason}); the one at"
+        f" {resting[-1].trigger_price} stays",
+        severity="MEDIUM",
+        symbols=(order.symbol,),
+        trace_id=position.trace_id,
+        causation_id=order.provenance.first_event_id,
+    )
+    turn.save_position(replace(position, stop_price=resting[-1].trigger_price))
 
 
 def _do_without_target(turn: Turn, order: Order, position: Position, code: int | None) -> None:

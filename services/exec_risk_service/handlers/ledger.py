@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import structlog
 
@@ -24,6 +24,10 @@ from shared.policy.store import PolicyStore
 from shared.trading.instruments import Instrument
 
 log = structlog.get_logger(__name__)
+
+
+#: Looks at a stored step and the book before it.
+Observer: TypeAlias = Callable[[Step, Book], None]
 
 
 class Lanes(Protocol):
@@ -56,6 +60,7 @@ class Ledger:
         on_stored: Callable[[], Awaitable[None]],
         storage_alarm: Callable[[], str | None] = lambda: None,
         entry_bar: Callable[[], str | None] = lambda: None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """Prepare with an empty book; ``load`` reads the true one.
 
@@ -69,6 +74,7 @@ class Ledger:
             on_stored: Called after each stored step: its events wait in the outbox.
             storage_alarm: Tells why events could get lost, None while all is well; entries wait for that.
             entry_bar: Tells why this process may send no entry now, None while it may.
+            observers: Get each stored step, and the book before it.
         """
         self.account = account
         self.instruments: Mapping[str, Instrument] = MappingProxyType({})
@@ -82,6 +88,7 @@ class Ledger:
         self._on_stored = on_stored
         self._storage_alarm = storage_alarm
         self._entry_bar = entry_bar
+        self._observers = (tell, *observers)
         self._book = Book(account)
         self._lock = asyncio.Lock()
 
@@ -132,8 +139,9 @@ class Ledger:
             return None
         match await self._commit(step):
             case Commit.STORED:
-                tell(step, self._book)
-                self._book = step.book
+                before, self._book = self._book, step.book
+                for observe in self._observers:
+                    observe(step, before)
                 return step
             case Commit.DUPLICATE:
                 return await self._without_known_fill(item)

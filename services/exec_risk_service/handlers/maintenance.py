@@ -69,7 +69,7 @@ class Maintenance:
         if self._ledger.needs_recovery and not await self._recovered():
             return
         await self._reconciler.chase()
-        if self._clock.monotonic() >= self._next_upkeep:
+        if self._clock.monotonic() >= self._next_upkeep or self._stop_must_follow():
             self._next_upkeep = self._clock.monotonic() + _UPKEEP_SECONDS
             await self._reconciler.upkeep()
         if self._clock.monotonic() >= self._next_sweep:
@@ -77,6 +77,14 @@ class Maintenance:
             await self._reconciler.sweep()
             if self._reconciler.suspects_something:
                 self._next_sweep = self._clock.monotonic() + _SECOND_LOOK_SECONDS
+
+    def _stop_must_follow(self) -> bool:
+        """Tell whether an entry fills on while no stop covers what is there."""
+        book = self._ledger.book
+        return any(
+            position.cover.since is not None and book.entry_under_way(symbol) is not None
+            for symbol, position in book.positions.items()
+        )
 
     async def _recovered(self) -> bool:
         """Recover after a commit of which no one knows whether it was stored; pause between failures."""
