@@ -97,7 +97,8 @@ class ValidateRiskResult(RpcModel):
     """The verdict of the risk checks."""
 
     approved: bool = Field(description="Whether it would pass.")
-    reason: str | None = Field(default=None, description="First reason against it.")
+    reason: str | None = Field(default=None, description="First reason against it, with the number and the limit.")
+    code: str | None = Field(default=None, description="Name of that reason; docs/risk.md lists them.")
     max_allowed_size: NotNegative = Field(description="Largest size that would pass now, USDT; 0 when none would.")
 
 

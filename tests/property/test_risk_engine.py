@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.exec_risk_service.domain.denials import Denial
 from services.exec_risk_service.domain.inputs import Action, Signal
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import first_reason
@@ -105,9 +106,9 @@ def test_what_is_no_positive_number_in_the_order_denies(field: str, value: Decim
 
 
 def test_events_that_could_get_lost_deny_an_entry_with_their_reason() -> None:
-    reason = str(first_reason(ORDER, replace(VIEW, storage_alarm="the disk is full; make room on it")))
+    denial = first_reason(ORDER, replace(VIEW, storage_alarm="the disk is full; make room on it"))
 
-    assert reason == "events cannot be kept on disk: the disk is full; make room on it"
+    assert str(denial) == "events cannot be kept on disk: the disk is full; make room on it"
 
 
 def test_a_stale_policy_denies_whatever_it_says() -> None:
@@ -131,13 +132,13 @@ def test_a_stale_policy_denies_whatever_it_says() -> None:
     ],
 )
 def test_each_limit_alone_denies(order: dict[str, Decimal], view: dict[str, Any], reason: str) -> None:
-    assert first_reason(replace(ORDER, **order), replace(VIEW, **view)) == reason  # type: ignore[arg-type]  # as above
+    assert str(first_reason(replace(ORDER, **order), replace(VIEW, **view))) == reason  # type: ignore[arg-type]  # as above
 
 
 def test_the_first_reason_wins() -> None:
     view = replace(VIEW, equity=None, instrument=None, mark=None)
 
-    assert first_reason(ORDER, view) == "the account is unknown: no balance was read from the exchange yet"
+    assert str(first_reason(ORDER, view)) == "the account is unknown: no balance was read from the exchange yet"
 
 
 @given(
@@ -149,7 +150,7 @@ def test_the_first_reason_wins() -> None:
 def test_every_order_gets_an_answer(order: EntryOrder, view: RiskView) -> None:
     reason = first_reason(order, view)
 
-    assert reason is None or reason
+    assert reason is None or reason.text
 
 
 @settings(max_examples=500)
@@ -186,4 +187,4 @@ def test_what_passes_keeps_every_limit(signal: Signal, view: RiskView) -> None:
 def test_a_signal_with_something_that_is_no_number_never_passes(signal: Signal, field: str, value: Decimal) -> None:
     order = size_entry(replace(signal, **{field: value}), VIEW)  # type: ignore[arg-type]  # as above
 
-    assert isinstance(order, str) or first_reason(order, VIEW) is not None
+    assert isinstance(order, Denial) or first_reason(order, VIEW) is not None

@@ -265,6 +265,7 @@ def test_requests_and_results_keep_the_names_of_the_specification() -> None:
     assert ValidateRiskResult(approved=False, reason="leverage", max_allowed_size=0).model_dump() == {
         "approved": False,
         "reason": "leverage",
+        "code": None,
         "max_allowed_size": 0,
     }
     assert GetPositionStatusResult(status="no_position").model_dump() == {"status": "no_position", "position": None}

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from services.exec_risk_service.ports import (
     AccountView,
+    CandleHistory,
     LeaseStore,
     OrderGateway,
     OrderJournal,
@@ -42,6 +43,7 @@ PORTS: tuple[Effects, ...] = (
     Effects("lease", LeaseStore, effects=("take", "renew", "release"), reads=("read",)),
     Effects("view", AccountView, reads=("account", "open_orders", "fills_after", "payments_since")),
     Effects("terms", TradingTerms, reads=("instruments", "is_one_way")),
+    Effects("history", CandleHistory, reads=("candles",)),
     Effects("stream", ReportStream, reads=("start", "stop", "reports")),
 )
 #: What the bus sends to Redis on our behalf: an event, and the word that one is handled.

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.denials import DenialCode
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.rules import Context
@@ -134,8 +135,10 @@ def _execution_time_ms(order: Order, context: Context) -> float | None:
     return max(0.0, (context.now - order.sent_at).total_seconds() * 1000.0)
 
 
-def refused_signal(symbol: str, side: Side, reason: str, *, arrival_price: Decimal | None) -> ExecutionResultPayload:
-    """Return that a signal was not carried out."""
+def refused_signal(
+    symbol: str, side: Side, reason: str, *, arrival_price: Decimal | None, code: DenialCode = DenialCode.SYMBOL_BUSY
+) -> ExecutionResultPayload:
+    """Return that a signal was not carried out; the metadata names the code of the reason."""
     return ExecutionResultPayload(
         symbol=symbol,
         side=side,
@@ -146,6 +149,7 @@ def refused_signal(symbol: str, side: Side, reason: str, *, arrival_price: Decim
         filled_quantity=0.0,
         leverage_applied=0.0,
         arrival_price=float(arrival_price) if arrival_price is not None and arrival_price > 0 else None,
+        metadata={"code": code.value},
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.instruments import Instrument
@@ -69,137 +70,169 @@ class RiskView:
     entry_bar: str | None = None
 
 
-Check = Callable[[EntryOrder, RiskView], str | None]
+Check = Callable[[EntryOrder, RiskView], Denial | None]
 
 
-def trading_is_allowed(_order: EntryOrder, view: RiskView) -> str | None:
+def trading_is_allowed(_order: EntryOrder, view: RiskView) -> Denial | None:
     """Trading is ACTIVE; otherwise positions are only reduced."""
-    return view.trading.denial
+    return None if view.trading.denial is None else Denial(DenialCode.TRADING_NOT_ALLOWED, view.trading.denial)
 
 
-def numbers_are_finite(order: EntryOrder, view: RiskView) -> str | None:
+def numbers_are_finite(order: EntryOrder, view: RiskView) -> Denial | None:
     """No number of the order or of the account is NaN or infinite: such numbers cannot be compared."""
     ours = {"size_usd": order.size_usd, "price": order.price, "leverage": order.leverage}
     ours |= {"stop_loss_pct": order.stop_loss_pct, "quantity": order.quantity, "confidence": order.confidence}
     account = {"mark": view.mark, "equity": view.equity, "available": view.available, "drawdown": view.drawdown}
     for name, value in {**ours, **account}.items():
         if value is not None and not value.is_finite():
-            return f"{name} must be a finite number, was {value}"
+            return Denial(DenialCode.NOT_A_NUMBER, f"{name} must be a finite number, was {value}")
     return None
 
 
-def policy_is_fresh(_order: EntryOrder, view: RiskView) -> str | None:
+def policy_is_fresh(_order: EntryOrder, view: RiskView) -> Denial | None:
     """The policy store answers; a remembered policy is good for exits only."""
-    return f"policy version {view.policy.version} is stale: the store cannot be reached" if view.policy.stale else None
+    if not view.policy.stale:
+        return None
+    return Denial(
+        DenialCode.POLICY_STALE, f"policy version {view.policy.version} is stale: the store cannot be reached"
+    )
 
 
-def events_can_be_kept(_order: EntryOrder, view: RiskView) -> str | None:
+def events_can_be_kept(_order: EntryOrder, view: RiskView) -> Denial | None:
     """What happens to the new position can be told: a fill that nobody hears of is worse than no position."""
-    return f"events cannot be kept on disk: {view.storage_alarm}" if view.storage_alarm else None
+    if not view.storage_alarm:
+        return None
+    return Denial(DenialCode.EVENTS_AT_RISK, f"events cannot be kept on disk: {view.storage_alarm}")
 
 
-def entries_may_be_sent(_order: EntryOrder, view: RiskView) -> str | None:
+def entries_may_be_sent(_order: EntryOrder, view: RiskView) -> Denial | None:
     """This process holds the account, its clock is right, and the exchange takes requests."""
-    return view.entry_bar
+    return Denial(DenialCode.NOT_THE_EXECUTOR, view.entry_bar) if view.entry_bar else None
 
 
-def account_is_known(_order: EntryOrder, view: RiskView) -> str | None:
+def account_is_known(_order: EntryOrder, view: RiskView) -> Denial | None:
     """The wallet was read from the exchange."""
     if view.equity is None or view.available is None or view.drawdown is None:
-        return "the account is unknown: no balance was read from the exchange yet"
-    return f"equity {view.equity:.2f} USD is not above 0" if view.equity <= 0 else None
+        unknown = "the account is unknown: no balance was read from the exchange yet"
+        return Denial(DenialCode.ACCOUNT_UNKNOWN, unknown)
+    if view.equity <= 0:
+        return Denial(DenialCode.EQUITY_NOT_POSITIVE, f"equity {view.equity:.2f} USD is not above 0")
+    return None
 
 
-def instrument_is_known(order: EntryOrder, view: RiskView) -> str | None:
+def instrument_is_known(order: EntryOrder, view: RiskView) -> Denial | None:
     """The exchange lists the symbol."""
-    return f"{order.symbol} is not listed on the exchange" if view.instrument is None else None
+    if view.instrument is not None:
+        return None
+    return Denial(DenialCode.SYMBOL_NOT_LISTED, f"{order.symbol} is not listed on the exchange")
 
 
-def mark_is_known(order: EntryOrder, view: RiskView) -> str | None:
+def mark_is_known(order: EntryOrder, view: RiskView) -> Denial | None:
     """A candle of the symbol closed since we know it."""
-    return f"no mark price of {order.symbol} is known yet" if view.mark is None or view.mark <= 0 else None
+    if view.mark is None or view.mark <= 0:
+        return Denial(DenialCode.MARK_UNKNOWN, f"no mark price of {order.symbol} is known yet")
+    return None
 
 
-def terms_are_positive(order: EntryOrder, _view: RiskView) -> str | None:
+def terms_are_positive(order: EntryOrder, _view: RiskView) -> Denial | None:
     """Size, price, leverage and stop distance are above 0."""
     terms = {"size_usd": order.size_usd, "price": order.price, "leverage": order.leverage}
     for name, value in {**terms, "stop_loss_pct": order.stop_loss_pct}.items():
         if value <= 0:
-            return f"{name} must be a number above 0, was {value}"
+            return Denial(DenialCode.TERMS_NOT_POSITIVE, f"{name} must be a number above 0, was {value}")
     return None
 
 
-def price_is_plausible(order: EntryOrder, view: RiskView) -> str | None:
+def price_is_plausible(order: EntryOrder, view: RiskView) -> Denial | None:
     """The order's price lies in a band around the newest mark price."""
     assert view.mark is not None
     deviation = abs(order.price / view.mark - 1)
     if deviation > view.rules.max_price_deviation:
         limit = view.rules.max_price_deviation * 100
-        return (
-            f"price {order.price} is {deviation * 100:.1f} % away from the mark price {view.mark}; limit {limit:.1f} %"
+        return Denial(
+            DenialCode.PRICE_OFF_MARKET,
+            f"price {order.price} is {deviation * 100:.1f} % away from the mark price {view.mark}; limit {limit:.1f} %",
         )
     return None
 
 
-def confidence_is_enough(order: EntryOrder, view: RiskView) -> str | None:
+def confidence_is_enough(order: EntryOrder, view: RiskView) -> Denial | None:
     """The signal is as confident as the policy asks."""
     limit = Decimal(str(view.policy.policy.global_min_confidence))
     if order.confidence < limit:
-        return f"confidence {order.confidence} is below the policy's minimum {limit}"
+        return Denial(
+            DenialCode.CONFIDENCE_TOO_LOW, f"confidence {order.confidence} is below the policy's minimum {limit}"
+        )
     return None
 
 
-def within_leverage(order: EntryOrder, view: RiskView) -> str | None:
+def within_leverage(order: EntryOrder, view: RiskView) -> Denial | None:
     """Leverage stays within policy, settings and the exchange's first bracket."""
     limit = max_leverage(view)
-    return f"leverage {order.leverage.normalize():f} is above the limit {limit:f}" if order.leverage > limit else None
+    if order.leverage <= limit:
+        return None
+    return Denial(DenialCode.LEVERAGE_TOO_HIGH, f"leverage {order.leverage.normalize():f} is above the limit {limit:f}")
 
 
-def within_size(order: EntryOrder, view: RiskView) -> str | None:
+def within_size(order: EntryOrder, view: RiskView) -> Denial | None:
     """Size reaches the exchange's minimum and stays under the cap."""
     cap = max_position_size(view)
     if order.size_usd > cap:
-        return f"size {order.size_usd:.2f} USD is above the cap {cap:.2f} USD"
+        return Denial(DenialCode.SIZE_TOO_LARGE, f"size {order.size_usd:.2f} USD is above the cap {cap:.2f} USD")
     if order.quantity <= 0:
-        return f"size {order.size_usd:.2f} USD is below the exchange's smallest order"
+        small = f"size {order.size_usd:.2f} USD is below the exchange's smallest order"
+        return Denial(DenialCode.SIZE_TOO_SMALL, small)
     if order.quantity * order.price > order.size_usd:
-        return f"quantity {order.quantity} at {order.price} is worth more than the size {order.size_usd:.2f} USD"
+        return Denial(
+            DenialCode.QUANTITY_ABOVE_SIZE,
+            f"quantity {order.quantity} at {order.price} is worth more than the size {order.size_usd:.2f} USD",
+        )
     return None
 
 
-def within_risk_at_stop(order: EntryOrder, view: RiskView) -> str | None:
+def within_risk_at_stop(order: EntryOrder, view: RiskView) -> Denial | None:
     """The loss at the stop stays within the fraction of equity that one trade may lose."""
     assert view.equity is not None
     loss = order.size_usd * order.stop_loss_pct / 100
     allowed = view.equity * Decimal(str(view.policy.policy.max_risk_pct_per_trade))
     if loss > allowed:
-        return f"loss at the stop would be {loss:.2f} USD; one trade may lose {allowed:.2f} USD"
+        return Denial(
+            DenialCode.RISK_AT_STOP_TOO_LARGE,
+            f"loss at the stop would be {loss:.2f} USD; one trade may lose {allowed:.2f} USD",
+        )
     return None
 
 
-def within_available_margin(order: EntryOrder, view: RiskView) -> str | None:
+def within_available_margin(order: EntryOrder, view: RiskView) -> Denial | None:
     """The margin is free, with open orders and unknown outcomes counted as used."""
     assert view.available is not None
     needed = order.size_usd / order.leverage
     if needed > view.available:
-        return f"margin of {needed:.2f} USD is needed, {view.available:.2f} USD are available"
+        return Denial(
+            DenialCode.MARGIN_TOO_SMALL, f"margin of {needed:.2f} USD is needed, {view.available:.2f} USD are available"
+        )
     return None
 
 
-def within_open_positions(_order: EntryOrder, view: RiskView) -> str | None:
+def within_open_positions(_order: EntryOrder, view: RiskView) -> Denial | None:
     """One more position is allowed; entries under way count."""
     limit = max_positions(view)
     if view.open_positions >= limit:
-        return f"{view.open_positions} positions are open or being opened; limit {limit}"
+        return Denial(
+            DenialCode.TOO_MANY_POSITIONS, f"{view.open_positions} positions are open or being opened; limit {limit}"
+        )
     return None
 
 
-def within_daily_drawdown(_order: EntryOrder, view: RiskView) -> str | None:
+def within_daily_drawdown(_order: EntryOrder, view: RiskView) -> Denial | None:
     """Equity did not fall too far below the day's peak."""
     assert view.drawdown is not None
     limit = max_daily_drawdown(view)
     if view.drawdown >= limit:
-        return f"daily drawdown is {view.drawdown * 100:.2f} %; entries stop at {limit * 100:.2f} %"
+        return Denial(
+            DenialCode.DRAWDOWN_TOO_DEEP,
+            f"daily drawdown is {view.drawdown * 100:.2f} %; entries stop at {limit * 100:.2f} %",
+        )
     return None
 
 

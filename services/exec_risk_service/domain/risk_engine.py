@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.denials import Denial
 from services.exec_risk_service.domain.risk_checks import CHECKS, Check, EntryOrder, RiskView
 from services.exec_risk_service.domain.rules import Context
 
 
-def first_reason(order: EntryOrder, view: RiskView, checks: Iterable[Check] = CHECKS) -> str | None:
+def first_reason(order: EntryOrder, view: RiskView, checks: Iterable[Check] = CHECKS) -> Denial | None:
     """Return why ``order`` is denied, or None when every check lets it pass."""
     for check in checks:
-        reason = check(order, view)
-        if reason is not None:
-            return reason
+        denial = check(order, view)
+        if denial is not None:
+            return denial
     return None
 
 

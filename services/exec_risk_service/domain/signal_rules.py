@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from services.exec_risk_service.domain import facts
+from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.inputs import Action, Cause, Signal, SignalReceived
 from services.exec_risk_service.domain.intents import entry_intent
 from services.exec_risk_service.domain.orders import EntryPlan, Provenance
@@ -27,7 +28,7 @@ def on_signal(turn: Turn, item: SignalReceived) -> None:
         _refuse(turn, item.cause, signal, "orders of this symbol are still under way")
         return
     decision = _decide_entry(turn, signal)
-    if isinstance(decision, str):
+    if isinstance(decision, Denial):
         _deny(turn, item.cause, signal, decision)
     else:
         _enter(turn, item.cause, signal, decision)
@@ -48,10 +49,10 @@ def _on_signal_with_position(turn: Turn, cause: Cause, signal: Signal, position:
         upkeep(turn, signal.symbol, at=signal.at)
 
 
-def _decide_entry(turn: Turn, signal: Signal) -> EntryOrder | str:
+def _decide_entry(turn: Turn, signal: Signal) -> EntryOrder | Denial:
     view = risk_view(turn.book, signal.symbol, turn.context)
     order = size_entry(signal, view)
-    if isinstance(order, str):
+    if isinstance(order, Denial):
         return order
     return first_reason(order, view) or order
 
@@ -76,25 +77,28 @@ def _enter(turn: Turn, cause: Cause, signal: Signal, order: EntryOrder) -> None:
     turn.request(SubmitOrder(intent.client_order_id, is_exit=False))
 
 
-def _deny(turn: Turn, cause: Cause, signal: Signal, reason: str) -> None:
+def _deny(turn: Turn, cause: Cause, signal: Signal, denial: Denial) -> None:
     """Risk said no: tell it to people, then to whoever waits for the result."""
     alert = turn.alert(
         "TRADE_BLOCKED",
-        f"{signal.action.value} {signal.symbol}: {reason}",
+        f"{signal.action.value} {signal.symbol}: {denial.text}",
         severity="MEDIUM",
         symbols=(signal.symbol,),
         action="BLOCK_TRADES",
         trace_id=cause.trace_id,
         causation_id=cause.event_id,
+        metadata={"code": denial.code.value},
     )
-    _publish_refusal(turn, cause, signal, reason, causation_id=alert)
+    _publish_refusal(turn, cause, signal, denial, causation_id=alert)
 
 
 def _refuse(turn: Turn, cause: Cause, signal: Signal, reason: str) -> None:
     """The symbol is busy: no risk was refused, so there is no alert."""
-    _publish_refusal(turn, cause, signal, reason, causation_id=cause.event_id)
+    _publish_refusal(turn, cause, signal, Denial(DenialCode.SYMBOL_BUSY, reason), causation_id=cause.event_id)
 
 
-def _publish_refusal(turn: Turn, cause: Cause, signal: Signal, reason: str, *, causation_id: str) -> None:
-    payload = facts.refused_signal(signal.symbol, signal.action.side, reason, arrival_price=signal.price)
+def _publish_refusal(turn: Turn, cause: Cause, signal: Signal, denial: Denial, *, causation_id: str) -> None:
+    payload = facts.refused_signal(
+        signal.symbol, signal.action.side, denial.text, arrival_price=signal.price, code=denial.code
+    )
     turn.publish("execution.result", payload, trace_id=cause.trace_id, causation_id=causation_id)

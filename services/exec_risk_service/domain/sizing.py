@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_FLOOR, Decimal
 
+from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.inputs import Signal
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView, max_leverage, max_position_size
 from services.exec_risk_service.domain.rules import Rules
@@ -22,15 +23,15 @@ def take_profit_pct(signal: Signal, rules: Rules) -> Decimal | None:
     return rules.default_take_profit_pct if signal.take_profit_pct is None else signal.take_profit_pct
 
 
-def size_entry(signal: Signal, view: RiskView) -> EntryOrder | str:
+def size_entry(signal: Signal, view: RiskView) -> EntryOrder | Denial:
     """Return the order that ``signal`` may become, or why there is none.
 
     Size, then leverage, are lowered to their caps; whether the result may trade is for the checks to say.
     """
     if signal.price is None:
-        return "the signal has no price"
+        return Denial(DenialCode.SIGNAL_INCOMPLETE, "the signal has no price")
     if signal.size_usd is None:
-        return "the signal suggests no size"
+        return Denial(DenialCode.SIGNAL_INCOMPLETE, "the signal suggests no size")
     stop = stop_loss_pct(signal, view.rules)
     size = _lowest(signal.size_usd * Decimal(str(view.policy.policy.scaling_factor)), size_cap(view, stop))
     return EntryOrder(

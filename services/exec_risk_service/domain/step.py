@@ -209,6 +209,7 @@ class Turn:
         action: Literal["BLOCK_TRADES", "REDUCE_LEVERAGE", "CLOSE_POSITIONS", "EMERGENCY_STOP"] | None = None,
         trace_id: str | None = None,
         causation_id: str | None = None,
+        metadata: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Tell a person that risk management acted or found something wrong."""
         book = self.book
@@ -226,6 +227,7 @@ class Turn:
             action_taken=action,
             affected_symbols=symbols or None,
             risk_profile=self.context.policy.mode.value,
+            metadata=dict(metadata),
         )
         return self.publish("risk.alert", payload, trace_id=trace_id or self.own_trace(), causation_id=causation_id)
 

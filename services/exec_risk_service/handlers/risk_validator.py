@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from services.exec_risk_service.domain.denials import DenialCode
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
 from services.exec_risk_service.domain.sizing import quantity_for, size_cap
@@ -24,10 +25,12 @@ class RiskValidator:
         view = risk_view(book, request.symbol, context)
         if request.symbol in book.taken_symbols():
             reason = f"a position in {request.symbol} is open or being opened"
-            return ValidateRiskResult(approved=False, reason=reason, max_allowed_size=0)
-        refusal = first_reason(_order(request, view), view)
-        largest = _largest_size(request, view)
-        return ValidateRiskResult(approved=refusal is None, reason=refusal, max_allowed_size=float(largest))
+            return ValidateRiskResult(approved=False, reason=reason, code=DenialCode.SYMBOL_BUSY, max_allowed_size=0)
+        largest = float(_largest_size(request, view))
+        denial = first_reason(_order(request, view), view)
+        if denial is None:
+            return ValidateRiskResult(approved=True, max_allowed_size=largest)
+        return ValidateRiskResult(approved=False, reason=denial.text, code=denial.code, max_allowed_size=largest)
 
 
 def _order(request: ValidateRiskRequest, view: RiskView, size_usd: Decimal | None = None) -> EntryOrder:
