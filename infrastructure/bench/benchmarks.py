@@ -217,7 +217,7 @@ _BENCHMARKS = (
         "ms",
         WholeRun("unprotected_p99_ms"),
         (Contestant(_BARE_REQUEST, WholeRun("ping_ms")),),
-        (),
+        (Target("at most", 250),),
     ),
     Benchmark(
         "kill_to_trading_s",
