@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from typing import cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from infrastructure.paper_exchange.stream_protocol import StreamProtocol
 
 #: Host and port of a client, as the server sees it.
 Client = tuple[str, int]
@@ -62,10 +63,10 @@ def http_protocol(connections: OpenConnections) -> type[H11Protocol]:
     return ReportingProtocol
 
 
-def websocket_protocol(connections: OpenConnections) -> type[WebSocketsSansIOProtocol]:
+def websocket_protocol(connections: OpenConnections) -> type[StreamProtocol]:
     """Return the server's WebSocket protocol, which can leave pings without an answer."""
 
-    class PongProtocol(WebSocketsSansIOProtocol):
+    class PongProtocol(StreamProtocol):
         def handle_ping(self) -> None:
             if connections.answers_pings:
                 super().handle_ping()

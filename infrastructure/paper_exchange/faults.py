@@ -123,7 +123,9 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
         "close_streams": FaultKind(_ACT, "streams end with code 1000, as after 24 hours", _STREAMS),
         "cut_streams": FaultKind(_ACT, "streams end in the middle of a frame", _STREAMS),
         "ignore_pings": FaultKind(_ACT, "pings of clients get no pong for `seconds`"),
-        "legacy_silence": FaultKind(_ACT, "streams of the old /ws addresses stay open and silent for `seconds`"),
+        "legacy_silence": FaultKind(
+            _ACT, "the old /ws addresses, which carry public streams only, carry nothing for `seconds`"
+        ),
         "clock_offset": FaultKind(_ACT, "the exchange's clock is wrong by `value` milliseconds for `seconds`"),
         "flatten": FaultKind(
             _ACT,

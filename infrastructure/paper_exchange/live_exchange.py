@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from infrastructure.paper_exchange.connection_rules import BINANCE_RULES, ConnectionRules
 from infrastructure.paper_exchange.connections import OpenConnections
 from infrastructure.paper_exchange.fault_acts import perform_due
 from infrastructure.paper_exchange.faults import Faults, Scene
@@ -42,13 +43,22 @@ class LiveExchange:
         clock: Wall time: signatures, listen keys, pace of updates.
         market_clock: Market time: prices, fills, funding.
         credentials: Key pair of the one account.
+        rules: Limits of the stream connections.
     """
 
-    def __init__(self, engine: MatchingEngine, *, clock: Clock, market_clock: Clock, credentials: Credentials) -> None:
+    def __init__(
+        self,
+        engine: MatchingEngine,
+        *,
+        clock: Clock,
+        market_clock: Clock,
+        credentials: Credentials,
+        rules: ConnectionRules = BINANCE_RULES,
+    ) -> None:
         self.engine = engine
         self.clock = clock
         self.credentials = credentials
-        self.hub = StreamHub()
+        self.hub = StreamHub(clock, rules)
         self.connections = OpenConnections()
         self.faults = Faults()
         self.outages = Outages()
@@ -79,6 +89,7 @@ class LiveExchange:
         self._end_states()
         perform_due(self)
         self.streams.publish(self.clock.monotonic())
+        self.hub.keep()
         now = self.clock.now()
         if (expired := self.listen_keys.expire(now)) is not None:
             self._announce_expiry(expired, now)

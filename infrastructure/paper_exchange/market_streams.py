@@ -1,26 +1,28 @@
-"""What the market streams say: klines with every closed candle exactly once, best prices, mark prices."""
+"""What the market streams say and when: klines with every closed candle exactly once, depth, trades, best prices."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from infrastructure.paper_exchange.depth_diffs import DepthBook, DepthDiff, DepthDiffs
 from infrastructure.paper_exchange.klines import slot_start
+from infrastructure.paper_exchange.market import LEVELS
+from infrastructure.paper_exchange.market_events import (
+    agg_trade_events,
+    book_ticker_event,
+    depth_event,
+    kline_event,
+    mark_event,
+    trade_event,
+)
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
-from infrastructure.paper_exchange.payloads import number
-from infrastructure.paper_exchange.records import Quote
+from infrastructure.paper_exchange.records import Trade
 from infrastructure.paper_exchange.stream_hub import StreamHub
-from infrastructure.paper_exchange.user_events import milliseconds, plain
+from infrastructure.paper_exchange.stream_names import Kind, MarketStream, market_stream
 from shared.errors import ExchangeError, InvalidInputError
-from shared.trading.candles import Candle
 from shared.trading.instruments import timeframe_duration
-
-_KLINE = re.compile(r"^([a-z0-9]+)@kline_(\w+)$")
-_BOOK = re.compile(r"^([a-z0-9]+)@bookTicker$")
-_MARK = re.compile(r"^([a-z0-9]+)@markPrice(@1s)?$")
-_FORMING_SECONDS = 0.25
-_MARK_SECONDS = {"@1s": 1.0, None: 3.0}
 
 
 class MarketStreams:
@@ -32,6 +34,18 @@ class MarketStreams:
         self._next_close: dict[str, datetime] = {}
         self._sent_at: dict[str, float] = {}
         self._last_best: dict[str, tuple[Any, ...]] = {}
+        self._diffs: dict[str, DepthDiffs] = {}
+        self._partial_ids: dict[str, int] = {}
+        self._traded_until: dict[str, datetime] = {}
+        self._publishers: Mapping[Kind, Callable[[str, MarketStream, float], None]] = {
+            Kind.KLINE: self._publish_klines,
+            Kind.AGG_TRADE: self._publish_agg_trades,
+            Kind.TRADE: self._publish_trades,
+            Kind.BOOK_TICKER: self._publish_best,
+            Kind.MARK_PRICE: self._publish_mark,
+            Kind.DEPTH: self._publish_depth,
+            Kind.PARTIAL_DEPTH: self._publish_partial_depth,
+        }
 
     def publish(self, wall_seconds: float) -> None:
         """Send closed candles now, everything else at its own pace.
@@ -40,15 +54,27 @@ class MarketStreams:
             wall_seconds: A monotonic wall clock; the pace of updates does not scale with market time.
         """
         wanted = self._hub.wanted()
-        for stream in [name for name in self._next_close if name not in wanted]:
-            del self._next_close[stream]  # a reader that comes later begins with the candle that forms then
-        for stream in sorted(wanted):
-            if match := _KLINE.match(stream):
-                self._publish_klines(stream, match[1].upper(), match[2], wall_seconds)
-            elif match := _BOOK.match(stream):
-                self._publish_best(stream, match[1].upper())
-            elif (match := _MARK.match(stream)) and self._is_due(stream, _MARK_SECONDS[match[2]], wall_seconds):
-                self._publish_mark(stream, match[1].upper())
+        self._forget_all_but(wanted)
+        for name in sorted(wanted):
+            stream = market_stream(name)
+            # An unknown symbol or name: subscribed, and silent, as on Binance.
+            if stream is not None and stream.symbol in self._engine.symbols:
+                self._publishers[stream.kind](name, stream, wall_seconds)
+
+    def snapshot(self, symbol: str, count: int) -> DepthBook:
+        """Return the book of ``symbol`` as REST shows it; the depth streams take notice of what was shown.
+
+        Raises:
+            OrderRejectedError: -1121, it is not listed here.
+        """
+        book = self._book(symbol)
+        for name in self._hub.wanted():
+            stream = market_stream(name)
+            if stream is not None and (stream.kind, stream.symbol) == (Kind.DEPTH, symbol):
+                # The first difference of a stream that has not spoken yet must follow on this snapshot.
+                self._diffs.setdefault(name, DepthDiffs(book)).note(book)
+        bids, asks = self._engine.depth(symbol, count)
+        return DepthBook.of(book.update_id, bids, asks)
 
     def publish_raw_candle(self, symbol: str, timeframe: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Send the forming candle as a closed one with some fields replaced, and return the message."""
@@ -58,20 +84,36 @@ class MarketStreams:
         self._hub.publish(f"{symbol.lower()}@kline_{timeframe}", message)
         return message
 
-    def _publish_klines(self, stream: str, symbol: str, timeframe: str, wall_seconds: float) -> None:
+    def _forget_all_but(self, wanted: set[str]) -> None:
+        """A reader that comes later begins with the state that is then, not with what passed meanwhile."""
+        memories: tuple[dict[str, Any], ...] = (
+            self._next_close,
+            self._sent_at,
+            self._last_best,
+            self._diffs,
+            self._partial_ids,
+            self._traded_until,
+        )
+        for memory in memories:
+            for name in [name for name in memory if name not in wanted]:
+                del memory[name]
+
+    # -- candles and prices ----------------------------------------------------------------------------------------
+
+    def _publish_klines(self, name: str, stream: MarketStream, wall_seconds: float) -> None:
         now = self._engine.now
         try:
-            forming_open, end = self._forming_span(timeframe)
-            following = self._next_close.setdefault(stream, forming_open)
-            candles = self._engine.candles(symbol, timeframe, following, end)
+            forming_open, end = self._forming_span(stream.timeframe)
+            following = self._next_close.setdefault(name, forming_open)
+            candles = self._engine.candles(stream.symbol, stream.timeframe, following, end)
         except (ExchangeError, InvalidInputError):
-            return  # an unknown symbol or interval: subscribed, and silent, as on Binance
+            return  # an unknown interval: silent, too
         closed = [candle for candle in candles if candle.close_time <= now]
         for candle in closed:
-            self._hub.publish(stream, kline_event(candle, now, closed=True))
-            self._next_close[stream] = candle.close_time
-        if len(candles) > len(closed) and self._is_due(stream, _FORMING_SECONDS, wall_seconds):
-            self._hub.publish(stream, kline_event(candles[-1], now, closed=False))
+            self._hub.publish(name, kline_event(candle, now, closed=True))
+            self._next_close[name] = candle.close_time
+        if len(candles) > len(closed) and self._is_due(name, stream.pace, wall_seconds):
+            self._hub.publish(name, kline_event(candles[-1], now, closed=False))
 
     def _forming_span(self, timeframe: str) -> tuple[datetime, datetime]:
         """Return start and end of the slot of ``timeframe`` that holds the present."""
@@ -79,82 +121,59 @@ class MarketStreams:
         start = slot_start(self._engine.now, length)
         return start, start + length
 
-    def _publish_best(self, stream: str, symbol: str) -> None:
-        quote = self._quote(symbol)
-        if quote is None:
-            return
+    def _publish_mark(self, name: str, stream: MarketStream, wall_seconds: float) -> None:
+        if self._is_due(name, stream.pace, wall_seconds):
+            self._hub.publish(name, mark_event(self._engine.quote(stream.symbol)))
+
+    # -- book ------------------------------------------------------------------------------------------------------
+
+    def _publish_best(self, name: str, stream: MarketStream, _wall_seconds: float) -> None:
+        quote = self._engine.quote(stream.symbol)
         best = (quote.bid, quote.ask)
-        if self._last_best.get(stream) == best:
+        if self._last_best.get(name) != best:
+            self._last_best[name] = best
+            self._hub.publish(name, book_ticker_event(quote, self._engine.update_id(stream.symbol)))
+
+    def _publish_depth(self, name: str, stream: MarketStream, wall_seconds: float) -> None:
+        if not self._is_due(name, stream.pace, wall_seconds):
             return
-        self._last_best[stream] = best
-        self._hub.publish(stream, book_ticker_event(quote))
+        book = self._book(stream.symbol)
+        diff = self._diffs.setdefault(name, DepthDiffs(book)).advance(book)
+        if diff is not None:
+            self._hub.publish(name, depth_event(stream.symbol, diff, self._engine.now))
 
-    def _publish_mark(self, stream: str, symbol: str) -> None:
-        if (quote := self._quote(symbol)) is not None:
-            self._hub.publish(stream, mark_event(quote))
+    def _publish_partial_depth(self, name: str, stream: MarketStream, wall_seconds: float) -> None:
+        update_id = self._engine.update_id(stream.symbol)
+        previous = self._partial_ids.get(name, update_id - 1)
+        if update_id == previous or not self._is_due(name, stream.pace, wall_seconds):
+            return
+        self._partial_ids[name] = update_id
+        bids, asks = self._engine.depth(stream.symbol, stream.levels)
+        best = DepthDiff(previous + 1, update_id, previous, tuple(bids), tuple(asks))
+        self._hub.publish(name, depth_event(stream.symbol, best, self._engine.now))
 
-    def _quote(self, symbol: str) -> Quote | None:
-        return self._engine.quote(symbol) if symbol in self._engine.symbols else None
+    def _book(self, symbol: str) -> DepthBook:
+        return DepthBook.of(self._engine.update_id(symbol), *self._engine.depth(symbol, LEVELS))
 
-    def _is_due(self, stream: str, seconds: float, wall_seconds: float) -> bool:
-        if wall_seconds - self._sent_at.get(stream, float("-inf")) < seconds:
+    # -- trades ----------------------------------------------------------------------------------------------------
+
+    def _publish_trades(self, name: str, stream: MarketStream, _wall_seconds: float) -> None:
+        for trade in self._new_trades(name, stream.symbol):
+            self._hub.publish(name, trade_event(trade, self._engine.now))
+
+    def _publish_agg_trades(self, name: str, stream: MarketStream, wall_seconds: float) -> None:
+        if self._is_due(name, stream.pace, wall_seconds):
+            for event in agg_trade_events(self._new_trades(name, stream.symbol), self._engine.now):
+                self._hub.publish(name, event)
+
+    def _new_trades(self, name: str, symbol: str) -> list[Trade]:
+        now = self._engine.now
+        since = self._traded_until.get(name, now)
+        self._traded_until[name] = now
+        return self._engine.trades(symbol, since, now)
+
+    def _is_due(self, name: str, pace: float, wall_seconds: float) -> bool:
+        if wall_seconds - self._sent_at.get(name, float("-inf")) < pace:
             return False
-        self._sent_at[stream] = wall_seconds
+        self._sent_at[name] = wall_seconds
         return True
-
-
-def kline_event(candle: Candle, now: datetime, *, closed: bool) -> dict[str, Any]:
-    """Return a ``kline`` message."""
-    return {
-        "e": "kline",
-        "E": milliseconds(now),
-        "s": candle.symbol,
-        "k": {
-            "t": milliseconds(candle.open_time),
-            "T": milliseconds(candle.close_time) - 1,
-            "s": candle.symbol,
-            "i": candle.timeframe,
-            "f": 0,
-            "L": 0,
-            "o": number(candle.open),
-            "c": number(candle.close),
-            "h": number(candle.high),
-            "l": number(candle.low),
-            "v": number(candle.volume),
-            "n": 0,
-            "x": closed,
-            "q": number(round(candle.volume * candle.close, 4)),
-            "V": number(round(candle.volume / 2, 8)),
-            "Q": number(round(candle.volume * candle.close / 2, 4)),
-            "B": "0",
-        },
-    }
-
-
-def book_ticker_event(quote: Quote) -> dict[str, Any]:
-    """Return a ``bookTicker`` message."""
-    return {
-        "e": "bookTicker",
-        "u": milliseconds(quote.time),
-        "s": quote.symbol,
-        "b": plain(quote.bid.price),
-        "B": plain(quote.bid.quantity),
-        "a": plain(quote.ask.price),
-        "A": plain(quote.ask.quantity),
-        "T": milliseconds(quote.time),
-        "E": milliseconds(quote.time),
-    }
-
-
-def mark_event(quote: Quote) -> dict[str, Any]:
-    """Return a ``markPriceUpdate`` message."""
-    return {
-        "e": "markPriceUpdate",
-        "E": milliseconds(quote.time),
-        "s": quote.symbol,
-        "p": plain(quote.mark),
-        "i": plain(quote.mark),
-        "P": plain(quote.mark),
-        "r": plain(quote.funding_rate),
-        "T": milliseconds(quote.next_funding),
-    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from infrastructure.paper_exchange.contracts import Contract
@@ -333,7 +334,7 @@ def number(value: float) -> str:
     return f"{value:.12f}".rstrip("0").rstrip(".") if "e" in text else text
 
 
-def levels_json(levels: list[Level]) -> list[list[str]]:
+def levels_json(levels: Iterable[Level]) -> list[list[str]]:
     """One side of /fapi/v1/depth."""
     return [[plain(level.price), plain(level.quantity)] for level in levels]
 

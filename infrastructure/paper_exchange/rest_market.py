@@ -19,6 +19,7 @@ from infrastructure.paper_exchange.payloads import (
     number,
     premium_json,
 )
+from infrastructure.paper_exchange.records import Level
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.user_events import milliseconds, plain
 from shared.trading.candles import Candle
@@ -80,9 +81,12 @@ def depth(exchange: LiveExchange, parameters: Parameters) -> Json:
     limit = parameters.integer("limit", 500)
     if limit not in _DEPTH_LIMITS:
         raise refusal(-4021, limit)
-    bids, asks = exchange.engine.depth(parameters.text("symbol"), min(limit, LEVELS))
+    symbol = parameters.text("symbol")
+    exchange.engine.contract(symbol)
+    book = exchange.streams.snapshot(symbol, min(limit, LEVELS))
     now = milliseconds(exchange.engine.now)
-    return {"lastUpdateId": now, "E": now, "T": now, "bids": levels_json(bids), "asks": levels_json(asks)}
+    bids, asks = ([Level(*level) for level in side.items()] for side in (book.bids, book.asks))
+    return {"lastUpdateId": book.update_id, "E": now, "T": now, "bids": levels_json(bids), "asks": levels_json(asks)}
 
 
 def book_ticker(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:

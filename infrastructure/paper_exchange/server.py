@@ -21,8 +21,6 @@ from shared.errors import ConfigurationError
 log = structlog.get_logger(__name__)
 
 _HOST = "127.0.0.1"
-#: Binance pings every 3 minutes; shorter finds dead clients sooner.
-_PING_SECONDS = 20.0
 
 
 def exchange_app(exchange: LiveExchange) -> Starlette:
@@ -89,7 +87,7 @@ def _config(app: Starlette, connections: OpenConnections) -> uvicorn.Config:
         lifespan="off",
         http=http_protocol(connections),
         ws=websocket_protocol(connections),
-        ws_ping_interval=_PING_SECONDS,
+        ws_ping_interval=None,  # the hub pings, at Binance's pace
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=2,
     )

@@ -431,16 +431,19 @@ async def test_ignore_pings(client: Client) -> None:
 
 
 async def test_legacy_silence(client: Client) -> None:
-    async with client.user_stream("/ws/") as old, client.user_stream() as new:
+    """Public streams are what the old addresses still carry."""
+    async with client.stream("/ws") as old, client.stream("/public/ws") as new:
+        for stream in (old, new):
+            await stream.subscribe("btcusdt@test")
         await client.arm("legacy_silence")
-        await client.order()
-        await new.next("ORDER_TRADE_UPDATE")
+        client.exchange.live.hub.publish("btcusdt@test", {"e": "test"})
+        await new.next("test")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(old.socket.recv(), 0.1)
         await (await old.socket.ping())
         await client.clear()
-        await client.order()
-        await old.next("ORDER_TRADE_UPDATE")
+        client.exchange.live.hub.publish("btcusdt@test", {"e": "test"})
+        await old.next("test")
 
 
 async def test_clock_offset(client: Client) -> None:

@@ -14,12 +14,13 @@ import ccxt.pro
 import httpx
 
 from infrastructure.paper_exchange.candle_port import CandleSource
+from infrastructure.paper_exchange.connection_rules import BINANCE_RULES, ConnectionRules
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.request_security import Credentials
 from infrastructure.paper_exchange.server import bind, serving
 from infrastructure.paper_exchange.synthetic_candles import SyntheticCandleSource
-from shared.clock import ClockOrigin, ScaledClock, SystemClock
+from shared.clock import Clock, ClockOrigin, ScaledClock, SystemClock
 from tests.support.markets import START
 
 
@@ -42,15 +43,21 @@ async def paper_exchange(
     rate: float = 1.0,
     start: datetime = START,
     port: int = 0,
+    clock: Clock | None = None,
+    rules: ConnectionRules = BINANCE_RULES,
 ) -> AsyncIterator[RunningExchange]:
-    """Run an exchange on ``source`` (a made-up market by default) whose market time starts at ``start`` now."""
-    clock = SystemClock()
+    """Run an exchange on ``source`` (a made-up market by default) whose market time starts at ``start`` now.
+
+    With a ``clock`` that a test moves, the test also calls ``live.tick()``: the exchange does not move by itself.
+    """
+    clock = clock or SystemClock()
     market = source or SyntheticCandleSource(5, symbols, timeframe)
     live = LiveExchange(
         MatchingEngine(market, start=start, wallet=Decimal(10_000)),
         clock=clock,
-        market_clock=ScaledClock(ClockOrigin(wall=clock.now(), market=start, rate=rate)),
+        market_clock=ScaledClock(ClockOrigin(wall=clock.now(), market=start, rate=rate), clock),
         credentials=Credentials("paper", "paper"),
+        rules=rules,
     )
     listener, admin_listener = bind(port, "--port"), bind(0, "--admin-port")
     url, admin_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listener, admin_listener))
