@@ -81,6 +81,11 @@ class AccountStage:
 
             await eventually(probe, timeout=40, what="readiness")
 
+    async def is_healthy(self) -> bool:
+        """Tell whether the service and all that it needs is OK."""
+        async with httpx.AsyncClient() as client:
+            return bool((await client.get(f"{self.url}/health")).json()["status"] == "OK")
+
     async def kill(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGKILL)
@@ -109,8 +114,10 @@ class AccountStage:
             ),
         )
 
-    async def signal(self, action: str = "BUY", *, seconds_left: float = 60.0) -> Event[Any]:
-        """Speak as ai-service; the signal is late after ``seconds_left``."""
+    async def signal(
+        self, action: str = "BUY", *, seconds_left: float = 60.0, price: float | None = None
+    ) -> Event[Any]:
+        """Speak as ai-service, at the exchange's price if no other; the signal is late after ``seconds_left``."""
         self.late_at = SystemClock().now() + timedelta(seconds=seconds_left)
         return await self.bus.publish(
             "signal.generated",
@@ -120,7 +127,7 @@ class AccountStage:
                 confidence=0.9,
                 model_source="ensemble",
                 score=0.9,
-                price=float(self.engine.quote(BTC).last),
+                price=float(self.engine.quote(BTC).last) if price is None else price,
                 suggested_size_usd=500.0,
                 suggested_leverage=5.0,
                 expires_at=self.late_at,
