@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from infrastructure.paper_exchange.faults import Fault
-from shared.events.streams import dead_letter_stream, event_stream
 from shared.clock import ClockOrigin, SystemClock
+from shared.events.streams import dead_letter_stream, event_stream
 from tests.support.account_stage import AccountStage, account_stage
 from tests.support.crash_script import comes_to_rest
 from tests.support.eventually import eventually
