@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from infrastructure.paper_exchange import records
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.payloads import algo_cancel_json, algo_json, income_json, order_json
-from infrastructure.paper_exchange.records import AlgoRequest, OrderRequest
+from infrastructure.paper_exchange.records import AlgoRequest, OrderRequest, TimeInForce
 from services.exec_risk_service.adapters.binance_reports import (
     algo_cancelled,
     algo_report,
@@ -19,6 +20,7 @@ from services.exec_risk_service.adapters.binance_reports import (
     reports_of,
 )
 from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.quotes import Level, Quote
 from services.exec_risk_service.domain.reports import (
     CashReport,
     OrderReport,
@@ -27,17 +29,19 @@ from services.exec_risk_service.domain.reports import (
     VenueReport,
 )
 from services.exec_risk_service.ports import OrderRef
-from shared.errors import OrderRejectedError, OutcomeUnknownError, TransientError
+from shared.errors import InvalidInputError, OrderRejectedError, OutcomeUnknownError, TransientError
 from shared.trading.candles import Candle
 from shared.trading.instruments import Instrument
 from shared.trading.positions import Fill
 
 _NOT_FOUND = frozenset({-2011, -2013})
 _DUPLICATE_ID = -4116
+#: As many levels as the live adapter asks for.
+_QUOTE_LEVELS = 50
 
 
 class EngineVenue:
-    """``OrderGateway``, ``AccountView``, ``TradingTerms`` and ``CandleHistory`` over one engine.
+    """``OrderGateway``, ``AccountView``, ``MarketView``, ``TradingTerms`` and ``CandleHistory`` over one engine.
 
     Answers and user events take the way over Binance's JSON, so that replay and the live adapter read the same words.
     """
@@ -100,6 +104,14 @@ class EngineVenue:
         rows = [payment(income_json(record)) for record in self._engine.incomes() if record.time >= moment]
         return tuple(row for row in rows if row is not None)
 
+    # -- market ----------------------------------------------------------------------------------------------------
+
+    async def quote(self, symbol: str) -> Quote:
+        bids, asks = self._engine.depth(symbol, _QUOTE_LEVELS)
+        if not bids or not asks:
+            raise InvalidInputError(f"the book of {symbol} is empty on one side")
+        return Quote(symbol, _levels(bids), _levels(asks), self._engine.now)
+
     # -- terms -----------------------------------------------------------------------------------------------------
 
     async def instruments(self) -> Mapping[str, Instrument]:
@@ -152,7 +164,13 @@ def _order_request(order: Order) -> OrderRequest:
         quantity=order.quantity,
         client_order_id=order.client_order_id,
         reduce_only=order.is_reduce_only,
+        price=order.price,
+        time_in_force=TimeInForce.GTC if order.time_in_force is None else TimeInForce(order.time_in_force.value),
     )
+
+
+def _levels(levels: Iterable[records.Level]) -> tuple[Level, ...]:
+    return tuple(Level(level.price, level.quantity) for level in levels)
 
 
 def _algo_request(order: Order, trigger_price: Decimal) -> AlgoRequest:

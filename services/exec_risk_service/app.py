@@ -27,6 +27,7 @@ from services.exec_risk_service.domain.step import Request
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
 from services.exec_risk_service.handlers.cover_watch import CoverWatch
+from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.history_reader import HistoryReader
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
@@ -36,9 +37,17 @@ from services.exec_risk_service.handlers.order_sender import OrderSender
 from services.exec_risk_service.handlers.outbox_relay import OutboxRelay
 from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
+from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
-from services.exec_risk_service.ports import AccountView, CandleHistory, OrderGateway, OrderJournal, TradingTerms
+from services.exec_risk_service.ports import (
+    AccountView,
+    CandleHistory,
+    MarketView,
+    OrderGateway,
+    OrderJournal,
+    TradingTerms,
+)
 from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
@@ -88,8 +97,8 @@ class Lanes(Protocol):
     async def dispatch(self, requests: tuple[Request, ...]) -> None: ...
 
 
-class Venue(OrderGateway, AccountView, TradingTerms, CandleHistory, Protocol):
-    """An exchange: one object behind four ports."""
+class Venue(OrderGateway, AccountView, MarketView, TradingTerms, CandleHistory, Protocol):
+    """An exchange: one object behind all ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +110,7 @@ class ExecRisk:
         ledger: Single writer and holder of the book.
         reconciler: Recovery and comparison with the exchange.
         history: Reads the candles that closed while nobody listened.
+        executions: Goes on with executions; to be called by a timer.
         relay: Outbox to bus.
     """
 
@@ -108,6 +118,7 @@ class ExecRisk:
     ledger: Ledger
     reconciler: Reconciler
     history: HistoryReader
+    executions: ExecutionDesk
     relay: OutboxRelay
 
     async def recover(self) -> None:
@@ -181,9 +192,10 @@ def assemble(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
     )
     lanes.open(carrier(OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar), reconciler))
+    quotes = QuoteBoard(venue, clock)
     handlers = Handlers(
-        order_executor=OrderExecutor(ledger),
-        position_monitor=PositionMonitor(ledger, reconciler),
+        order_executor=OrderExecutor(ledger, quotes, market_clock),
+        position_monitor=PositionMonitor(ledger, reconciler, quotes),
         risk_validator=RiskValidator(ledger),
         policy_watcher=PolicyWatcher(policy),
     )
@@ -193,7 +205,8 @@ def assemble(
         for command, answer_of in RPC_HANDLERS.items():
             rpc.register(command, answer_of(handlers))
     history = HistoryReader(ledger, venue, market_clock=market_clock, symbols=symbols, timeframe=rules.timeframe)
-    return ExecRisk(handlers, ledger, reconciler, history, relay)
+    executions = ExecutionDesk(ledger, quotes, clock=clock, market_clock=market_clock)
+    return ExecRisk(handlers, ledger, reconciler, history, executions, relay)
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:
@@ -295,6 +308,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     maintenance = Maintenance(
         parts.ledger,
         parts.reconciler,
+        parts.executions,
         recover=parts.recover,
         on_fenced=end_process,
         clock=clock,

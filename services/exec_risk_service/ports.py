@@ -11,6 +11,7 @@ from typing import Protocol
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.lease import LeaseRecord
 from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount, VenueReport
 from services.exec_risk_service.domain.step import Fact, Step
 from shared.trading.candles import Candle
@@ -88,6 +89,19 @@ class AccountView(Protocol):
 
     async def payments_since(self, moment: datetime) -> tuple[CashReport, ...]:
         """Return funding and transfers since ``moment`` of market time, oldest first."""
+        ...
+
+
+class MarketView(Protocol):
+    """What the market is like right now."""
+
+    async def quote(self, symbol: str) -> Quote:
+        """Return the best prices of ``symbol`` and the depth behind them.
+
+        Raises:
+            TransientError: The exchange could not be asked.
+            InvalidInputError: The book is empty or cannot be read.
+        """
         ...
 
 

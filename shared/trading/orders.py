@@ -37,6 +37,19 @@ class OrderType(StrEnum):
         return self in (OrderType.STOP_MARKET, OrderType.TAKE_PROFIT_MARKET)
 
 
+class TimeInForce(StrEnum):
+    """How long a limit order may rest."""
+
+    GTC = "GTC"
+    IOC = "IOC"  # what cannot be filled at once expires
+    GTX = "GTX"  # post only: refused when it would take
+
+    @property
+    def rests(self) -> bool:
+        """True when an order may stay in the book."""
+        return self is not TimeInForce.IOC
+
+
 class OrderStatus(StrEnum):
     """Life of one of our orders: ours until SUBMITTED, the exchange's afterwards."""
 

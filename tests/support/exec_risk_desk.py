@@ -13,6 +13,7 @@ from infrastructure.replay.engine_venue import EngineVenue
 from services.exec_risk_service.adapters.memory_journal import MemoryJournal, MemoryStore
 from services.exec_risk_service.app import ExecRisk, assemble
 from services.exec_risk_service.domain.orders import Leg, Order
+from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.handlers.lanes import InlineLanes
@@ -20,7 +21,7 @@ from services.exec_risk_service.ports import OrderJournal, OrderRef
 from shared.bus.event_bus import Handler
 from shared.clock import ManualClock
 from shared.events.envelope import Event, EventMetadata, EventPayload
-from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
+from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, SignalGeneratedPayload
 from shared.ids import SeededIds, derive_id
 from shared.policy.store import PolicyStore
 from shared.trading.candles import Candle
@@ -157,6 +158,10 @@ class FaultyVenue:
     async def payments_since(self, moment: datetime) -> tuple[CashReport, ...]:
         return await self.inner.payments_since(moment)
 
+    async def quote(self, symbol: str) -> Quote:
+        self._strike(self.before, "quote")
+        return await self.inner.quote(symbol)
+
     async def instruments(self) -> Mapping[str, Instrument]:
         return await self.inner.instruments()
 
@@ -235,6 +240,7 @@ class Desk:
     async def tick(self, seconds: float = 1.0) -> None:
         """Let wall time pass and do what the background loops of the live service do."""
         self.clock.advance(seconds)
+        await self.service.executions.work()
         await self.service.reconciler.chase()
         await self.service.reconciler.upkeep()
         await self.settle()
@@ -250,6 +256,22 @@ class Desk:
         """Hand over one signal and let the exchange answer."""
         event = self.signal_event(action, **changes)
         await self.service.handlers.order_executor.on_signal(event)
+        await self.settle()
+        return event
+
+    async def ask(self, side: str = "BUY", **changes: Any) -> Event[Any]:
+        """Hand over one request for a trade and let the exchange answer."""
+        fields: dict[str, Any] = {
+            "symbol": BTC,
+            "side": side,
+            "position_size_usd": 500.0,
+            "leverage": 5,
+            "execution_strategy": "MARKET",
+            "signal_confidence": 1.0,
+            "signal_source": "a person",
+        }
+        event = self._event("execution.request", ExecutionRequestPayload(**fields | changes))
+        await self.service.handlers.order_executor.on_execution_request(event)
         await self.settle()
         return event
 

@@ -64,6 +64,7 @@ def maintenance_of(desk: Desk, ended: list[bool] | None = None) -> Maintenance:
     return Maintenance(
         desk.service.ledger,
         desk.service.reconciler,
+        desk.service.executions,
         recover=desk.service.recover,
         on_fenced=lambda: (ended if ended is not None else []).append(True),
         clock=desk.clock,

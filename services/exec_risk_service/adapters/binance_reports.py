@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.quotes import Level, Quote
 from services.exec_risk_service.domain.reports import (
     CashChanged,
     CashKind,
@@ -57,7 +58,7 @@ _TRADE_EXECUTIONS = frozenset({"TRADE", "CALCULATED"})
 
 
 def order_parameters(order: Order) -> dict[str, str]:
-    """Return the parameters of POST /fapi/v1/order for a market order."""
+    """Return the parameters of POST /fapi/v1/order for a market or limit order."""
     parameters = {
         "symbol": order.symbol,
         "side": order.side.value,
@@ -66,6 +67,8 @@ def order_parameters(order: Order) -> dict[str, str]:
         "newClientOrderId": order.client_order_id,
         "newOrderRespType": "RESULT",
     }
+    if order.price is not None and order.time_in_force is not None:
+        parameters |= {"price": f"{order.price:f}", "timeInForce": order.time_in_force.value}
     return {**parameters, "reduceOnly": "true"} if order.is_reduce_only else parameters
 
 
@@ -276,6 +279,22 @@ def _venue_position(row: Json) -> VenuePosition:
         entry_price=_number(row, "entryPrice"),
         mark_price=_number(row, "markPrice"),
     )
+
+
+def quote_of(symbol: str, answer: Json) -> Quote:
+    """Return the book of /depth.
+
+    Raises:
+        InvalidInputError: A side is empty, or a number is none.
+    """
+    bids, asks = (tuple(_level(row) for row in answer[side]) for side in ("bids", "asks"))
+    if not bids or not asks:
+        raise InvalidInputError(f"the book of {symbol} is empty on one side")
+    return Quote(symbol, bids, asks, _moment(answer.get("T") or answer.get("E") or 0))
+
+
+def _level(row: Sequence[Any]) -> Level:
+    return Level(to_decimal(str(row[0]), name="price"), to_decimal(str(row[1]), name="quantity"))
 
 
 def instruments_of(info: Json, brackets: Sequence[Json]) -> Mapping[str, Instrument]:

@@ -17,11 +17,13 @@ from services.exec_risk_service.adapters.binance_reports import (
     order_parameters,
     order_report,
     payment,
+    quote_of,
     reports_of,
     trade_fill,
     venue_account,
 )
 from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, Reconnected, VenueAccount, VenueReport
 from services.exec_risk_service.ports import OrderRef
 from shared.cancellation import end_task
@@ -46,6 +48,8 @@ from shared.trading.positions import Fill
 _PAGE = 1000
 #: "Order does not exist", "Unknown order sent": not on this list, as far as the exchange knows now.
 _NOT_FOUND = frozenset({-2011, -2013})
+#: Levels of depth per question: the most that costs weight 2.
+_DEPTH_LEVELS = "50"
 _CONNECT_SECONDS = 20.0
 #: A candle counts as closed only so long after its end: our clock may run ahead of the exchange's.
 _SETTLED_AFTER = timedelta(seconds=2)
@@ -56,7 +60,7 @@ Call = Callable[[dict[str, str]], Awaitable[Any]]
 
 
 class CcxtVenue:
-    """``OrderGateway``, ``AccountView``, ``TradingTerms`` and ``CandleHistory`` over one client."""
+    """``OrderGateway``, ``AccountView``, ``MarketView``, ``TradingTerms`` and ``CandleHistory`` over one client."""
 
     def __init__(self, client: BinanceUsdm, market_clock: Clock) -> None:
         self._client = client
@@ -124,6 +128,12 @@ class CcxtVenue:
             if len(rows) < _PAGE or last == start:
                 return tuple(sorted(found.values(), key=lambda one: one.time))
             start = last
+
+    # -- market ------------------------------------------------------------------------------------------------------
+
+    async def quote(self, symbol: str) -> Quote:
+        answer = await _query(self._client.fapiPublicGetDepth, {"symbol": symbol, "limit": _DEPTH_LEVELS})
+        return quote_of(symbol, answer)
 
     # -- terms -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from services.exec_risk_service.adapters.rows import (
     candle_row,
     cash_of,
     cash_row,
+    execution_of,
+    execution_row,
     marks_json,
     marks_of,
     order_of,
@@ -28,6 +30,7 @@ from services.exec_risk_service.domain.book import (
     Book,
     TradeMemory,
 )
+from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
@@ -46,7 +49,7 @@ _INSERT_CANDLE = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 #: JSON travels as text, whatever codec the pool has.
-_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading", "protection"})
+_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading", "protection", "body"})
 #: What leaves open whether something was stored; a full disk among them.
 _LOST = (*CONNECTION_ERRORS, asyncpg.InsufficientResourcesError)
 
@@ -107,6 +110,7 @@ class PostgresJournal:
             trades=MappingProxyType(await _load_trades(connection, account)),
             history=MappingProxyType(await _load_history(connection, account)),
             trading=trading_of(row["trading_text"]),
+            executions=MappingProxyType(await _load_executions(connection, account)),
         )
 
     # -- storing -----------------------------------------------------------------------------------------------------
@@ -128,6 +132,8 @@ class PostgresJournal:
         await self._store_fills(connection, step)
         for position in step.positions:
             await _upsert(connection, "position", self._account, position_row(position), key="position_id")
+        for execution in step.executions:
+            await _upsert(connection, "execution", self._account, execution_row(execution), key="execution_id")
         for symbol, base, confirmed in step.cursors:
             cursor = {"symbol": symbol, "base": base, "confirmed": confirmed}
             await _upsert(connection, "fill_cursor", self._account, cursor, key="symbol")
@@ -269,6 +275,16 @@ async def _load_orders(connection: Any, account: str) -> dict[str, Order]:
     orders = [order_of({**row, "plan": row["plan_text"]}) for row in rows]
     orders.sort(key=lambda order: (order.created_step, order.client_order_id))
     return {order.client_order_id: order for order in orders}
+
+
+async def _load_executions(connection: Any, account: str) -> dict[str, Execution]:
+    rows = await connection.fetch(
+        "SELECT body::text AS body FROM exec_risk.execution WHERE account = $1 AND NOT done"
+        " ORDER BY created_step, execution_id",
+        account,
+    )
+    executions = [execution_of(row["body"]) for row in rows]
+    return {execution.execution_id: execution for execution in executions}
 
 
 async def _load_positions(connection: Any, account: str) -> Iterable[Position]:

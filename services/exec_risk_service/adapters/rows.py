@@ -13,18 +13,20 @@ from pydantic import TypeAdapter
 
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Mark
+from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.protection import Protection
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.candles import Candle
-from shared.trading.orders import OrderStatus, OrderType, Side
+from shared.trading.orders import OrderStatus, OrderType, Side, TimeInForce
 from shared.trading.positions import NetPosition
 
 Row = Mapping[str, Any]
 
 _PLAN: TypeAdapter[EntryPlan | None] = TypeAdapter(EntryPlan | None)
 _PROTECTION: TypeAdapter[Protection] = TypeAdapter(Protection)
+_EXECUTION = TypeAdapter(Execution)
 _EXIT: TypeAdapter[ExitPlan | None] = TypeAdapter(ExitPlan | None)
 _TRADING: TypeAdapter[TradingStatus] = TypeAdapter(TradingStatus)
 
@@ -51,6 +53,9 @@ def order_row(order: Order) -> dict[str, Any]:
         "created_step": order.created_step,
         "created_at": order.created_at,
         "plan": _PLAN.dump_json(order.plan).decode(),
+        "price": order.price,
+        "time_in_force": None if order.time_in_force is None else order.time_in_force.value,
+        "execution_id": order.execution_id,
         "status": order.status.value,
         "reason": order.reason,
         "exchange_order_id": order.exchange_order_id,
@@ -87,6 +92,9 @@ def order_of(row: Row) -> Order:
         created_step=row["created_step"],
         created_at=row["created_at"],
         plan=_PLAN.validate_json(row["plan"]),
+        price=row["price"],
+        time_in_force=None if row["time_in_force"] is None else TimeInForce(row["time_in_force"]),
+        execution_id=row["execution_id"],
         status=OrderStatus(row["status"]),
         reason=row["reason"],
         exchange_order_id=row["exchange_order_id"],
@@ -100,6 +108,28 @@ def order_of(row: Row) -> Order:
         cancel_requested=row["cancel_requested"],
         settled=row["settled"],
     )
+
+
+def execution_row(execution: Execution) -> dict[str, Any]:
+    """Return the columns of ``exec_risk.execution`` but for the account: what people search for, and all of it."""
+    return {
+        "execution_id": execution.execution_id,
+        "symbol": execution.symbol,
+        "side": execution.side.value,
+        "leg": execution.leg.value,
+        "strategy": execution.strategy.value,
+        "quantity": execution.quantity,
+        "filled_quantity": execution.filled_quantity,
+        "started_at": execution.started_at,
+        "created_step": execution.created_step,
+        "done": execution.done,
+        "body": _EXECUTION.dump_json(execution).decode(),
+    }
+
+
+def execution_of(body: str) -> Execution:
+    """Return the execution of the column ``body``."""
+    return _EXECUTION.validate_json(body)
 
 
 def position_row(position: Position) -> dict[str, Any]:

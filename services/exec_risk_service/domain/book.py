@@ -9,6 +9,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from services.exec_risk_service.domain.account import AccountState
+from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
@@ -76,6 +77,7 @@ class Book:
         trades: Booked trades by symbol.
         history: Newest closed candles by symbol.
         trading: What kind of orders may be sent.
+        executions: By id: all that are not done.
     """
 
     account: str
@@ -87,6 +89,7 @@ class Book:
     trades: Mapping[str, TradeMemory] = field(default_factory=lambda: MappingProxyType({}))
     history: Mapping[str, PriceHistory] = field(default_factory=lambda: MappingProxyType({}))
     trading: TradingStatus = field(default_factory=TradingStatus)
+    executions: Mapping[str, Execution] = field(default_factory=lambda: MappingProxyType({}))
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -124,6 +127,17 @@ class Book:
                 return order
         return None
 
+    # -- executions ------------------------------------------------------------------------------------------------
+
+    def executions_of(self, symbol: str) -> list[Execution]:
+        """Return the executions of ``symbol`` that are not done, oldest first."""
+        return [execution for execution in self.executions.values() if execution.symbol == symbol]
+
+    def unsent(self, execution: Execution) -> Decimal:
+        """Return what ``execution`` may still send, base asset: its rest without the child that is under way."""
+        child = self.orders.get(execution.last_order_id)
+        return max(ZERO, execution.remaining - (ZERO if child is None else child.remaining))
+
     # -- exposure --------------------------------------------------------------------------------------------------
 
     def mark(self, symbol: str) -> Decimal | None:
@@ -152,9 +166,11 @@ class Book:
         return sum((p.size * self.price_of(p) for p in self.positions.values()), ZERO)
 
     def margin_used(self) -> Decimal:
-        """Return the margin bound by positions and by entries that may still fill, USDT."""
+        """Return the margin bound by positions and by entries that may still fill or be sent, USDT."""
         held = sum((p.net.cost_usd / p.leverage for p in self.positions.values()), ZERO)
-        return held + sum((o.remaining * o.arrival_price / o.leverage for o in self._pending_entries()), ZERO)
+        sent = sum((o.remaining * o.arrival_price / o.leverage for o in self._pending_entries()), ZERO)
+        unsent = sum((self.unsent(e) * e.arrival_price / e.leverage for e in self._entry_executions()), ZERO)
+        return held + sent + unsent
 
     def available(self) -> Decimal | None:
         """Return what is free for new positions, USDT; None while the wallet is unknown."""
@@ -163,7 +179,11 @@ class Book:
 
     def taken_symbols(self) -> set[str]:
         """Return the symbols with a position or with an entry that may become one."""
-        return set(self.positions) | {order.symbol for order in self._pending_entries()}
+        pending = {order.symbol for order in self._pending_entries()}
+        return set(self.positions) | pending | {execution.symbol for execution in self._entry_executions()}
+
+    def _entry_executions(self) -> list[Execution]:
+        return [execution for execution in self.executions.values() if execution.is_entry]
 
     def _pending_entries(self) -> list[Order]:
         return [o for o in self.orders.values() if o.leg is Leg.ENTRY and not o.is_final]

@@ -7,11 +7,15 @@ from typing import Any
 
 from services.exec_risk_service.domain import trading_rules, venue_rules
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.command_rules import on_execution_requested
 from services.exec_risk_service.domain.cover import watch_cover
+from services.exec_risk_service.domain.execution_rules import on_executions_due
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
     CancelRefused,
     CandleClosed,
+    ExecutionRequested,
+    ExecutionsDue,
     FillsConfirmed,
     HistoryObserved,
     Input,
@@ -36,6 +40,8 @@ from services.exec_risk_service.domain.step import Step, Turn
 #: What happens on which input.
 RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     SignalReceived: on_signal,
+    ExecutionRequested: on_execution_requested,
+    ExecutionsDue: on_executions_due,
     CandleClosed: on_candle,
     SendStarted: venue_rules.on_send_started,
     SendRefused: venue_rules.on_send_refused,
@@ -61,5 +67,5 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     turn = Turn(book, context)
     RULES[type(item)](turn, item)
     watch_cover(turn)
-    cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed) else None
+    cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed | ExecutionRequested) else None
     return turn.finish(cause, record_input(item, book.account, context))

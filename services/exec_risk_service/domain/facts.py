@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.denials import DenialCode
+from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.rules import Context
@@ -33,7 +34,7 @@ def outcome_of(status: OrderStatus) -> Literal["ACCEPTED", "REJECTED", "UNKNOWN"
     return "UNKNOWN" if status in _OPEN_QUESTION else "ACCEPTED"
 
 
-def order_updated(order: Order, fill: Fill | None = None) -> OrderUpdatedPayload:
+def order_updated(order: Order, fill: Fill | None = None, execution: Execution | None = None) -> OrderUpdatedPayload:
     """Return the state of ``order``; its metadata names the intent and the fill exactly, numbers as text."""
     metadata: dict[str, Any] = {
         "leg": order.leg.value,
@@ -45,6 +46,14 @@ def order_updated(order: Order, fill: Fill | None = None) -> OrderUpdatedPayload
         metadata["cancel_requested"] = True
     if order.trigger_price is not None:
         metadata["trigger_price"] = str(order.trigger_price)
+    if order.price is not None:
+        metadata["price"] = str(order.price)
+    if order.time_in_force is not None:
+        metadata["time_in_force"] = order.time_in_force.value
+    if execution is not None:
+        metadata |= {"execution_id": execution.execution_id, "strategy": execution.strategy.value}
+        if execution.explanation:
+            metadata["explanation"] = execution.explanation
     if fill is not None:
         metadata["fill"] = fill_fields(fill)
     return OrderUpdatedPayload(
@@ -115,6 +124,47 @@ def execution_result(order: Order, context: Context, *, reason: str | None = Non
         arrival_price=float(order.arrival_price),
         metadata={"leg": order.leg.value, "position_id": order.position_id},
     )
+
+
+def execution_ended(execution: Execution, last: Order | None, context: Context) -> ExecutionResultPayload:
+    """Return how ``execution`` ended; ``last`` is its newest child."""
+    average, slippage = execution.average_price, execution.slippage_pct
+    elapsed = (context.now - execution.decided_at).total_seconds() * 1000.0
+    return ExecutionResultPayload(
+        symbol=execution.symbol,
+        side=execution.side,
+        status=_ended_as(execution, last),
+        rejection_reason=execution.reason or None,
+        filled_size_usd=float(execution.filled_value),
+        filled_price=0.0 if average is None else float(average),
+        filled_quantity=float(execution.filled_quantity),
+        leverage_applied=float(execution.leverage) if execution.filled_quantity else 0.0,
+        slippage_pct=None if slippage is None else float(slippage),
+        execution_time_ms=max(0.0, elapsed) if execution.children else None,
+        commission_usd=float(execution.commission),
+        exchange_order_id=execution.last_exchange_id or None,
+        internal_order_id=execution.last_order_id or None,
+        strategy=execution.strategy.value,
+        arrival_price=float(execution.arrival_price),
+        metadata={
+            "leg": execution.leg.value,
+            "position_id": execution.position_id,
+            "execution_id": execution.execution_id,
+            "asked_strategy": execution.asked.value,
+            "explanation": execution.explanation,
+            "target_quantity": str(execution.quantity),
+            "children": execution.children,
+            "chases": execution.chases,
+        },
+    )
+
+
+def _ended_as(execution: Execution, last: Order | None) -> Literal["SUCCESS", "PARTIAL", "FAILED", "REJECTED"]:
+    if execution.remaining == 0:
+        return "SUCCESS"
+    if execution.filled_quantity > 0:
+        return "PARTIAL"
+    return "REJECTED" if last is None or last.status is OrderStatus.REJECTED else "FAILED"
 
 
 def _execution_status(order: Order) -> Literal["SUCCESS", "PARTIAL", "FAILED", "REJECTED"]:

@@ -8,6 +8,8 @@ from decimal import Decimal
 from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.book import Mark, TradeMemory
 from services.exec_risk_service.domain.cover import first_seen
+from services.exec_risk_service.domain.execution_rules import child_ended, child_filled
+from services.exec_risk_service.domain.inputs import SendRefused
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order
 from services.exec_risk_service.domain.positions import ExitReason, Origin, Position
 from services.exec_risk_service.domain.protection import Cover, Protection
@@ -35,7 +37,7 @@ def book_fill(turn: Turn, fill: Fill, order: Order | None) -> tuple[str, str]:
     turn.note_fill(fill)
     turn.cash = turn.cash.after_fill(fill.realized_pnl, fill.commission)
     turn.marks.setdefault(fill.symbol, Mark(fill.price, fill.time))
-    first_of_order = order is None or order.filled_quantity == 0
+    first_of_order = order is None or child_filled(turn, order, fill.quantity, fill.price, fill.commission)
     if order is not None:
         order = _with_fill(order, fill)
     trace = _trace_of(turn, fill, order)
@@ -185,11 +187,15 @@ def _publish_trade(turn: Turn, fill: Fill, order: Order | None, trace: str) -> s
     return turn.publish("order.updated", payload, trace_id=trace, causation_id=None)
 
 
-def settle(turn: Turn, order: Order, cause: str) -> None:
-    """Give the last word on an order that is final: ``execution.result``, once."""
+def settle(turn: Turn, order: Order, cause: str, refusal: SendRefused | None = None) -> None:
+    """Give the last word on an order that is final, once: ``execution.result``, or to the execution it belongs to."""
     if order.settled or not order.is_final:
         return
-    turn.save_order(replace(order, settled=True))
+    order = replace(order, settled=True)
+    turn.save_order(order)
+    if order.execution_id:
+        child_ended(turn, order, cause, refusal)
+        return
     if order.leg is not Leg.ENTRY and order.filled_quantity == 0:
         return  # a stop that was cancelled, an exit that is tried again: nothing was executed
     turn.publish(

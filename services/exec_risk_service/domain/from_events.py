@@ -6,16 +6,26 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from services.exec_risk_service.domain.inputs import Action, CandleClosed, Cause, Signal, SignalReceived
+from services.exec_risk_service.domain.executions import Strategy, Urgency
+from services.exec_risk_service.domain.inputs import (
+    Action,
+    CandleClosed,
+    Cause,
+    ExecutionRequested,
+    Ordered,
+    Signal,
+    SignalReceived,
+)
+from services.exec_risk_service.domain.quotes import Quote
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event, EventMetadata
-from shared.events.v3 import CandleClosedPayload, SignalGeneratedPayload
+from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, SignalGeneratedPayload
 from shared.trading.candles import Candle
 from shared.trading.money import to_decimal
 
 
-def signal_received(event: Event[SignalGeneratedPayload]) -> SignalReceived:
-    """Return the input of one ``signal.generated``.
+def signal_received(event: Event[SignalGeneratedPayload], quote: Quote | None = None) -> SignalReceived:
+    """Return the input of one ``signal.generated`` that met the book ``quote``.
 
     Raises:
         InvalidInputError: A number in the signal's metadata is none.
@@ -35,6 +45,7 @@ def signal_received(event: Event[SignalGeneratedPayload]) -> SignalReceived:
             take_profit_pct=_optional(payload.metadata.get("take_profit_pct"), "metadata.take_profit_pct"),
             at=_decided_at(event),
         ),
+        quote=quote,
     )
 
 
@@ -53,6 +64,37 @@ def candle_closed(event: Event[CandleClosedPayload]) -> CandleClosed:
             close=payload.close,
             volume=payload.volume,
         ),
+    )
+
+
+def execution_requested(
+    event: Event[ExecutionRequestPayload], at: datetime, quote: Quote | None = None
+) -> ExecutionRequested:
+    """Return the input of one ``execution.request`` that arrived at market time ``at`` and met the book ``quote``.
+
+    Raises:
+        InvalidInputError: A number in the request is none.
+    """
+    payload = event.payload
+    return ExecutionRequested(
+        cause=_cause(event.metadata),
+        order=Ordered(
+            symbol=payload.symbol,
+            side=payload.side,
+            size_usd=to_decimal(payload.position_size_usd, name="position_size_usd"),
+            leverage=to_decimal(payload.leverage, name="leverage"),
+            stop_loss_pct=_optional(payload.stop_loss_pct, "stop_loss_pct"),
+            take_profit_pct=_optional(payload.take_profit_pct, "take_profit_pct"),
+            strategy=Strategy(payload.execution_strategy),
+            urgency=Urgency(payload.urgency),
+            tolerance_pct=to_decimal(payload.slippage_tolerance_pct, name="slippage_tolerance_pct"),
+            confidence=to_decimal(payload.signal_confidence, name="signal_confidence"),
+            source=payload.signal_source,
+            is_reduce_only=payload.reduce_only,
+            expires_at=payload.expires_at,
+        ),
+        at=at,
+        quote=quote,
     )
 
 

@@ -8,6 +8,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
+from services.exec_risk_service.domain.executions import Strategy, Urgency
+from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from shared.trading.candles import Candle
@@ -70,10 +72,63 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class SignalReceived:
-    """``signal.generated`` arrived."""
+    """``signal.generated`` arrived; ``quote`` is the book that it met, None when that could not be read in time."""
 
     cause: Cause
     signal: Signal
+    quote: Quote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A trade that somebody asks for without a signal.
+
+    Attributes:
+        symbol: Venue symbol.
+        side: BUY or SELL.
+        size_usd: Value to trade, USDT.
+        leverage: Leverage.
+        stop_loss_pct: Distance of the stop, percent; None for the default. Likewise ``take_profit_pct``.
+        strategy: How to work it.
+        urgency: How much speed may cost.
+        tolerance_pct: Most slippage to accept, percent.
+        confidence: Of whoever asks, 0 to 1.
+        source: Who asks.
+        is_reduce_only: May only make the position smaller.
+        expires_at: Market time after which nobody may act on it; None for the usual time.
+    """
+
+    symbol: str
+    side: Side
+    size_usd: Decimal
+    leverage: Decimal
+    stop_loss_pct: Decimal | None
+    take_profit_pct: Decimal | None
+    strategy: Strategy
+    urgency: Urgency
+    tolerance_pct: Decimal
+    confidence: Decimal
+    source: str
+    is_reduce_only: bool
+    expires_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionRequested:
+    """``execution.request`` arrived at market time ``at``."""
+
+    cause: Cause
+    order: Ordered
+    at: datetime
+    quote: Quote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionsDue:
+    """A timer says: go on with the executions; ``quotes`` are the books of their symbols, ``time`` is market time."""
+
+    time: datetime
+    quotes: tuple[Quote, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +297,8 @@ class TradingResumed:
 
 Input = (
     SignalReceived
+    | ExecutionRequested
+    | ExecutionsDue
     | CandleClosed
     | SendStarted
     | SendRefused

@@ -5,44 +5,39 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
+from services.exec_risk_service.domain.executions import Execution
+from services.exec_risk_service.domain.orders import Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import Position
-from services.exec_risk_service.domain.risk_checks import EntryOrder
-from shared.ids import client_order_id, derive_id
+from services.exec_risk_service.domain.strategies.view import ChildOrder
+from shared.ids import client_order_id
 from shared.trading.orders import OrderType
 
 _PROTECTIVE_TYPES = {Leg.STOP: OrderType.STOP_MARKET, Leg.TAKE_PROFIT: OrderType.TAKE_PROFIT_MARKET}
 
 
-def entry_intent(
-    order: EntryOrder,
-    plan: EntryPlan,
-    *,
-    account: str,
-    cause_event_id: str,
-    provenance: Provenance,
-    step: int,
-    at: datetime,
-) -> Order:
-    """Return the market order that opens a position."""
-    name = client_order_id(cause_event_id, Leg.ENTRY, 1)
+def child_intent(execution: Execution, child: ChildOrder, *, provenance: Provenance, step: int, at: datetime) -> Order:
+    """Return the next child order of ``execution``."""
+    sequence = execution.children + 1
     return Order(
-        client_order_id=name,
-        cause_event_id=cause_event_id,
-        leg=Leg.ENTRY,
-        sequence=1,
-        symbol=order.symbol,
-        side=order.side,
-        order_type=OrderType.MARKET,
-        quantity=order.quantity,
+        client_order_id=client_order_id(execution.cause_event_id, execution.leg, sequence),
+        cause_event_id=execution.cause_event_id,
+        leg=execution.leg,
+        sequence=sequence,
+        symbol=execution.symbol,
+        side=execution.side,
+        order_type=child.order_type,
+        quantity=child.quantity,
         trigger_price=None,
-        leverage=int(order.leverage),
-        arrival_price=order.price,
-        position_id=derive_id("position", account, name),
+        leverage=execution.leverage,
+        arrival_price=execution.arrival_price,
+        position_id=execution.position_id,
         provenance=provenance,
         created_step=step,
         created_at=at,
-        plan=plan,
+        plan=execution.plan,
+        price=child.price,
+        time_in_force=child.time_in_force,
+        execution_id=execution.execution_id,
     )
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from shared.trading.money import ZERO
-from shared.trading.orders import OrderStatus, OrderType, Side
+from shared.trading.orders import OrderStatus, OrderType, Side, TimeInForce
 
 
 class Leg(StrEnum):
@@ -18,6 +18,7 @@ class Leg(StrEnum):
     STOP = "stop"
     TAKE_PROFIT = "take_profit"
     EXIT = "exit"
+    REDUCE = "reduce"
 
     @property
     def is_protective(self) -> bool:
@@ -70,7 +71,7 @@ class Order:
         sequence: 1, 2, ... within cause and leg.
         symbol: Venue symbol.
         side: BUY or SELL.
-        order_type: MARKET, STOP_MARKET or TAKE_PROFIT_MARKET.
+        order_type: MARKET, LIMIT, STOP_MARKET or TAKE_PROFIT_MARKET.
         quantity: Base asset.
         trigger_price: USDT, for conditional orders.
         leverage: Leverage of the position.
@@ -80,6 +81,9 @@ class Order:
         created_step: Step that made it.
         created_at: Market time of the decision.
         plan: Exits and origin of the position that an entry opens.
+        price: Limit, USDT; None for orders without one.
+        time_in_force: How long it may rest; None for orders without a limit.
+        execution_id: The execution that it is a child of; empty for orders that answer for themselves.
         status: Where it stands.
         reason: Why it was refused or lost.
         exchange_order_id: Id of the regular order, once known.
@@ -110,6 +114,9 @@ class Order:
     created_step: int
     created_at: datetime
     plan: EntryPlan | None = None
+    price: Decimal | None = None
+    time_in_force: TimeInForce | None = None
+    execution_id: str = ""
     status: OrderStatus = OrderStatus.INITIALIZED
     reason: str = ""
     exchange_order_id: str = ""
@@ -126,6 +133,11 @@ class Order:
     @property
     def is_reduce_only(self) -> bool:
         return self.leg is not Leg.ENTRY
+
+    @property
+    def rests(self) -> bool:
+        """True when it may stay in the exchange's book of regular orders."""
+        return self.time_in_force is not None and self.time_in_force.rests
 
     @property
     def misses_fills(self) -> bool:

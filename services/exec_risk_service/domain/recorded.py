@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from services.exec_risk_service.domain.from_events import candle_closed, signal_received
 from services.exec_risk_service.domain.inputs import CandleClosed, Input, SignalReceived
+from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.rules import Context, Rules
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event
@@ -18,6 +19,7 @@ from shared.trading.instruments import Instrument
 from shared.trading.policy import PolicyState, RiskMode
 
 _KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in get_args(Input)}
+_QUOTE = TypeAdapter(Quote)
 _ADAPTERS: dict[type[Any], TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in _KINDS.values() if kind not in (SignalReceived, CandleClosed)
 }
@@ -56,6 +58,8 @@ def record_input(item: Input, account: str, context: Context) -> dict[str, Any]:
     body: dict[str, Any]
     if isinstance(item, SignalReceived | CandleClosed):
         body = {"event_id": item.cause.event_id}
+        if isinstance(item, SignalReceived) and item.quote is not None:
+            body["quote"] = _QUOTE.dump_python(item.quote, mode="json")
     else:
         body = _ADAPTERS[type(item)].dump_python(item, mode="json")
     written = {
@@ -109,4 +113,6 @@ def _read_item(kind: type[Any], body: dict[str, Any], events: dict[str, Event[An
         event = events[body["event_id"]]
     except KeyError:
         raise InvalidInputError(f"event {body['event_id']} is not among the recorded events") from None
-    return signal_received(event) if kind is SignalReceived else candle_closed(event)
+    if kind is CandleClosed:
+        return candle_closed(event)
+    return signal_received(event, _QUOTE.validate_python(body["quote"]) if "quote" in body else None)

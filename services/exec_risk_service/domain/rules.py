@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+from services.exec_risk_service.domain.executions import Strategy
 from shared.trading.instruments import Instrument
 from shared.trading.policy import PolicyState
 
@@ -30,6 +31,11 @@ class Rules:
         max_stop_tries: Stops that failed one after the other, after which a position is closed instead.
         stop_follow_pause: Wall time that the rest of an entry gets to fill before its stop follows what did.
         max_unprotected: Wall time without a stop after which a person is told.
+        default_strategy: How an entry is worked when nobody says it.
+        max_slippage_pct: Most slippage against the arrival price, percent, when nobody says less.
+        retry_attempts: Times that an order is sent when the exchange refuses it for reasons of the moment.
+        retry_delay: Wall time before the first repetition; each further one waits twice as long.
+        execution_lifetime: Market time after which nothing more of an execution is sent.
     """
 
     max_leverage: Decimal = Decimal(20)
@@ -46,6 +52,11 @@ class Rules:
     timeframe: str = "1m"
     stop_follow_pause: timedelta = timedelta(milliseconds=250)
     max_unprotected: timedelta = timedelta(seconds=3)
+    default_strategy: Strategy = Strategy.SMART
+    max_slippage_pct: Decimal = Decimal("0.5")
+    retry_attempts: int = 3
+    retry_delay: timedelta = timedelta(seconds=1)
+    execution_lifetime: timedelta = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)

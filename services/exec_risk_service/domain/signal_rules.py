@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.denials import Denial, DenialCode
+from services.exec_risk_service.domain.execution_rules import begin
+from services.exec_risk_service.domain.execution_start import opening, terms_of
 from services.exec_risk_service.domain.inputs import Action, Cause, Signal, SignalReceived
-from services.exec_risk_service.domain.intents import entry_intent
-from services.exec_risk_service.domain.orders import EntryPlan, Provenance
+from services.exec_risk_service.domain.orders import EntryPlan
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.risk_checks import EntryOrder
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
 from services.exec_risk_service.domain.sizing import size_entry, take_profit_pct
-from services.exec_risk_service.domain.step import SubmitOrder, Turn
+from services.exec_risk_service.domain.step import Turn
 from services.exec_risk_service.domain.upkeep import upkeep, want_exit
 
 
@@ -24,14 +25,14 @@ def on_signal(turn: Turn, item: SignalReceived) -> None:
     if position is not None:
         _on_signal_with_position(turn, item.cause, signal, position)
         return
-    if turn.book.unfinished_orders(signal.symbol):
+    if turn.book.unfinished_orders(signal.symbol) or turn.book.executions_of(signal.symbol):
         _refuse(turn, item.cause, signal, "orders of this symbol are still under way")
         return
     decision = _decide_entry(turn, signal)
     if isinstance(decision, Denial):
         _deny(turn, item.cause, signal, decision)
     else:
-        _enter(turn, item.cause, signal, decision)
+        _enter(turn, item, decision)
 
 
 def _on_signal_with_position(turn: Turn, cause: Cause, signal: Signal, position: Position) -> None:
@@ -41,12 +42,18 @@ def _on_signal_with_position(turn: Turn, cause: Cause, signal: Signal, position:
         _refuse(turn, cause, signal, "the open position is a stranger's; close it by hand")
     elif position.exit is not None:
         _refuse(turn, cause, signal, f"the position is being closed already ({position.exit.reason.value})")
-    elif turn.book.entry_under_way(signal.symbol):
+    elif _entry_is_in_flight(turn, signal.symbol):
         _refuse(turn, cause, signal, "the entry of the open position is still under way")
     else:
         plan = ExitPlan(ExitReason.SIGNAL_EXIT, cause.event_id, cause.trace_id, cause.event_id)
         want_exit(turn, position, plan)
         upkeep(turn, signal.symbol, at=signal.at)
+
+
+def _entry_is_in_flight(turn: Turn, symbol: str) -> bool:
+    """An entry that rests is taken back for an exit; one whose fate is open must be waited for."""
+    entry = turn.book.entry_under_way(symbol)
+    return entry is not None and not entry.rests
 
 
 def _decide_entry(turn: Turn, signal: Signal) -> EntryOrder | Denial:
@@ -57,24 +64,15 @@ def _decide_entry(turn: Turn, signal: Signal) -> EntryOrder | Denial:
     return first_reason(order, view) or order
 
 
-def _enter(turn: Turn, cause: Cause, signal: Signal, order: EntryOrder) -> None:
+def _enter(turn: Turn, item: SignalReceived, order: EntryOrder) -> None:
+    signal = item.signal
     plan = EntryPlan(
         stop_loss_pct=order.stop_loss_pct,
         take_profit_pct=take_profit_pct(signal, turn.context.rules),
         confidence=signal.confidence,
         model=signal.model,
     )
-    intent = entry_intent(
-        order,
-        plan,
-        account=turn.account,
-        cause_event_id=cause.event_id,
-        provenance=Provenance(cause.trace_id, turn.next_event_id(), result_trace_id=cause.trace_id),
-        step=turn.number,
-        at=signal.at,
-    )
-    turn.publish_order(intent, causation_id=cause.event_id)
-    turn.request(SubmitOrder(intent.client_order_id, is_exit=False))
+    begin(turn, opening(turn, item.cause, order, plan, terms_of(turn.context.rules), at=signal.at), item.quote)
 
 
 def _deny(turn: Turn, cause: Cause, signal: Signal, denial: Denial) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Book, Mark, TradeMemory, remember_orders
+from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
@@ -73,6 +74,7 @@ class Step:
         orders: Orders that are new or changed.
         fills: Trades booked.
         positions: Positions that are new, changed or closed.
+        executions: Executions that are new, changed or done.
         cursors: ``(symbol, base, confirmed)`` of the trades that are read, where they moved.
         candles: Closed candles that joined the histories.
         facts: Events in the order of their publication.
@@ -85,6 +87,7 @@ class Step:
     orders: tuple[Order, ...] = ()
     fills: tuple[Fill, ...] = ()
     positions: tuple[Position, ...] = ()
+    executions: tuple[Execution, ...] = ()
     cursors: tuple[tuple[str, int, int], ...] = ()
     candles: tuple[Candle, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -104,9 +107,11 @@ class Turn:
         self.trades: dict[str, TradeMemory] = dict(book.trades)
         self.history: dict[str, PriceHistory] = dict(book.history)
         self.trading: TradingStatus = book.trading
+        self.executions: dict[str, Execution] = dict(book.executions)
         self._before = book
         self._touched_orders: dict[str, Order] = {}
         self._touched_positions: dict[str, Position] = {}
+        self._touched_executions: dict[str, Execution] = {}
         self._fills: list[Fill] = []
         self._facts: list[Fact] = []
         self._requests: list[Request] = []
@@ -128,6 +133,7 @@ class Turn:
             trades=self.trades,
             history=self.history,
             trading=self.trading,
+            executions=self.executions,
         )
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -154,6 +160,14 @@ class Turn:
     def _holds(self, position: Position) -> bool:
         held = self.positions.get(position.symbol)
         return held is not None and held.position_id == position.position_id
+
+    def save_execution(self, execution: Execution) -> None:
+        """Put a new or changed execution into the book; one that is done leaves it."""
+        self._touched_executions[execution.execution_id] = execution
+        if execution.done:
+            self.executions.pop(execution.execution_id, None)
+        else:
+            self.executions[execution.execution_id] = execution
 
     def note_fill(self, fill: Fill) -> None:
         """Remember the trade so that it is booked once."""
@@ -188,7 +202,7 @@ class Turn:
         self.save_order(order)
         return self.publish(
             "order.updated",
-            facts.order_updated(order, fill),
+            facts.order_updated(order, fill, self.executions.get(order.execution_id)),
             trace_id=order.provenance.trace_id,
             causation_id=causation_id or order.provenance.first_event_id,
         )
@@ -275,10 +289,12 @@ class Turn:
                 marks=MappingProxyType(self.marks),
                 trades=MappingProxyType(self.trades),
                 history=MappingProxyType(self.history),
+                executions=MappingProxyType(self.executions),
             ),
             orders=tuple(self._touched_orders.values()),
             fills=tuple(self._fills),
             positions=tuple(self._touched_positions.values()),
+            executions=tuple(self._touched_executions.values()),
             cursors=self._moved_cursors(),
             candles=self._new_candles(),
             facts=tuple(self._facts),

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from services.exec_risk_service.domain.book import Mark, TradeMemory
 from services.exec_risk_service.domain.cover import alert_when_exposed, covers
+from services.exec_risk_service.domain.execution_rules import stop_reason
 from services.exec_risk_service.domain.fill_rules import book_fill, is_booked, settle
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
@@ -101,10 +102,10 @@ def _after_fill(turn: Turn, fill: Fill, order: Order | None) -> None:
     turn.publish_account(trace_id=trace, causation_id=cause)
 
 
-def _after_change(turn: Turn, order: Order, *, at: datetime, code: int | None = None) -> None:
+def _after_change(turn: Turn, order: Order, *, at: datetime, refusal: SendRefused | None = None) -> None:
     cause = turn.publish_order(order)
-    settle(turn, order, cause)
-    _react_to_end(turn, turn.orders[order.client_order_id], code=code)
+    settle(turn, order, cause, refusal)
+    _react_to_end(turn, turn.orders[order.client_order_id], code=None if refusal is None else refusal.code)
     upkeep(turn, order.symbol, at=at)
 
 
@@ -125,6 +126,9 @@ def on_send_started(turn: Turn, item: SendStarted) -> None:
 
 
 def _is_wanted(turn: Turn, order: Order) -> bool:
+    if order.execution_id:
+        execution = turn.executions.get(order.execution_id)
+        return execution is not None and stop_reason(turn, execution) is None
     if order.leg is Leg.ENTRY:
         return turn.trading.denial is None
     position = turn.positions.get(order.symbol)
@@ -142,7 +146,7 @@ def on_send_refused(turn: Turn, item: SendRefused) -> None:
     if item.is_retryable and order.leg.is_protective and _may_be_tried_again(turn, refused):
         settle(turn, refused, turn.publish_order(refused))  # the timer tries again within a second
         return
-    _after_change(turn, refused, at=order.created_at, code=item.code)
+    _after_change(turn, refused, at=order.created_at, refusal=item)
 
 
 def _may_be_tried_again(turn: Turn, refused: Order) -> bool:

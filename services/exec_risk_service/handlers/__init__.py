@@ -28,6 +28,7 @@ class Handlers:
 EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
     {
         "signal.generated": lambda handlers: handlers.order_executor.on_signal,
+        "execution.request": lambda handlers: handlers.order_executor.on_execution_request,
         "candle.closed": lambda handlers: handlers.position_monitor.on_candle,
         "policy.updated": lambda handlers: handlers.policy_watcher.on_policy_updated,
     }

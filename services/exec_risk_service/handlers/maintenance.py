@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from shared.backoff import Backoff
@@ -25,6 +26,7 @@ class Maintenance:
         self,
         ledger: Ledger,
         reconciler: Reconciler,
+        executions: ExecutionDesk,
         *,
         recover: Callable[[], Awaitable[None]],
         on_fenced: Callable[[], None],
@@ -36,6 +38,7 @@ class Maintenance:
         Args:
             ledger: The single writer.
             reconciler: Does the work.
+            executions: Goes on with executions.
             recover: The same recovery as at the start.
             on_fenced: Ends the process: another one holds the account.
             clock: Wall clock.
@@ -43,6 +46,7 @@ class Maintenance:
         """
         self._ledger = ledger
         self._reconciler = reconciler
+        self._executions = executions
         self._recover = recover
         self._on_fenced = on_fenced
         self._clock = clock
@@ -68,6 +72,7 @@ class Maintenance:
             return
         if self._ledger.needs_recovery and not await self._recovered():
             return
+        await self._executions.work()
         await self._reconciler.chase()
         if self._clock.monotonic() >= self._next_upkeep or self._stop_must_follow():
             self._next_upkeep = self._clock.monotonic() + _UPKEEP_SECONDS

@@ -86,7 +86,7 @@ class OrderLookup:
             return self._age(order) > _ANSWER_LIMIT
         # A market order never rests: one that is still open has reports that did not reach us.
         accepted = order.status is not OrderStatus.INITIALIZED and not order.misses_fills
-        return accepted and not order.order_type.is_algo and self._age(order) > _MARKET_ORDER_LIMIT
+        return accepted and not order.order_type.is_algo and not order.rests and self._age(order) > _MARKET_ORDER_LIMIT
 
     async def _when_due(self, order: Order) -> None:
         name = order.client_order_id

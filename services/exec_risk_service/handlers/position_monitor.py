@@ -9,6 +9,7 @@ from services.exec_risk_service.domain.from_events import candle_closed
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.reports import CashChanged, OrderReport, Reconnected, VenueReport
 from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from shared.events.envelope import Event
 from shared.rpc.commands import (
@@ -23,12 +24,14 @@ from shared.rpc.commands import Position as PositionAnswer
 class PositionMonitor:
     """Keeps positions current and tells about them."""
 
-    def __init__(self, ledger: Ledger, reconciler: Reconciler) -> None:
+    def __init__(self, ledger: Ledger, reconciler: Reconciler, quotes: QuoteBoard) -> None:
         self._ledger = ledger
+        self._quotes = quotes
         self._reconciler = reconciler
 
     async def on_candle(self, event: Event[Any]) -> None:
         """Apply one closed candle: mark price, equity, and what market time decides."""
+        self._quotes.expect(event.payload.symbol)  # the signal about this candle follows at once
         await self._ledger.apply(candle_closed(event))
 
     async def on_report(self, report: VenueReport) -> None:
