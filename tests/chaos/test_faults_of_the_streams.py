@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,7 +114,8 @@ async def test_row_25_a_signal_that_is_no_number_is_refused_at_the_boundary(stag
     await stage.launch()
     await stage.marked()
     good = await stage.signal("HOLD")
-    entry = (await stage.connection.client.xrevrange(event_stream("signal.generated"), count=1))[0][1]
+    newest: Any = await stage.connection.client.xrevrange(event_stream("signal.generated"), count=1)
+    entry = newest[0][1]
     for wrong in (b"NaN", b"Infinity", b"7.5", b'"much"'):
         fields = dict(entry)
         name = b"payload" if b"payload" in fields else "payload"
