@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,8 +20,11 @@ import ccxt.pro
 import structlog
 
 from shared.backoff import Backoff
+from shared.clock import SystemClock
 from shared.errors import ConfigurationError
 from shared.exchange.outcome import ANSWER_ATTRIBUTE, Answer, Outcome, error_for
+from shared.exchange.request_costs import ApiRequest, request_of
+from shared.exchange.request_gate import RequestGate
 from shared.telemetry.metrics import Metrics
 from shared.trading.instruments import venue_symbol
 
@@ -43,7 +47,11 @@ _NOT_CONNECTED = frozenset(
     {"ClientConnectorError", "ClientConnectorDNSError", "gaierror", "ClientProxyConnectionError"}
 )
 
-_answer: ContextVar[tuple[int, str] | None] = ContextVar("exchange_answer", default=None)
+_answer: ContextVar[tuple[int, str, Mapping[str, str]] | None] = ContextVar("exchange_answer", default=None)
+#: The request that is being signed and sent; None for one that ccxt made outside its table.
+_request: ContextVar[ApiRequest | None] = ContextVar("exchange_request", default=None)
+#: "Timestamp outside of the recvWindow": by the front end, and by the matching engine.
+_WRONG_TIME = frozenset({-1021, -5028})
 
 
 def create_exchange(
@@ -79,6 +87,7 @@ def create_exchange(
         exchange.enable_demo_trading(True)
     elif mode != "live":
         raise ConfigurationError(f"TRADING_MODE is {mode!r}; use paper, testnet or live")
+    exchange.gate = RequestGate(exchange.rest_host, clock=SystemClock())
     return exchange
 
 
@@ -122,10 +131,14 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
             filled by ``follow_klines``.
         user_events: Raw messages of the user data stream (``ORDER_TRADE_UPDATE``, ``ACCOUNT_UPDATE``,
             ``ALGO_UPDATE``, ``listenKeyExpired``, ...) and the same markers; filled by ``follow_user_stream``.
+        gate: What every request passes; one for this process alone unless another is set.
+        on_wrong_time: Called when the exchange refused a time stamp.
     """
 
     errors_as_live = False
     metrics: Metrics | None = None
+    gate: RequestGate
+    on_wrong_time: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -136,16 +149,45 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
 
     # -- REST ------------------------------------------------------------------------------------------------------
 
+    @property
+    def rest_host(self) -> str:
+        """Host and port of the futures interface."""
+        return str(urlsplit(self.urls["api"]["fapiPrivate"]).netloc)
+
     def get_exceptions_by_url(self, url: str, exact_or_broad: str) -> Any:
         if self.errors_as_live:
             return self.exceptions["linear"].get(exact_or_broad, {})
         return super().get_exceptions_by_url(url, exact_or_broad)
 
-    def on_rest_response(self, code: int, reason: str, url: str, method: str, *rest: Any) -> str:
-        """Note status and body of each answer before ccxt turns them into something else."""
-        body: str = super().on_rest_response(code, reason, url, method, *rest)
-        _answer.set((code, body))
+    def on_rest_response(
+        self, code: int, reason: str, url: str, method: str, headers: Mapping[str, str], *rest: Any
+    ) -> str:
+        """Note status, body and headers of each answer before ccxt turns them into something else."""
+        body: str = super().on_rest_response(code, reason, url, method, headers, *rest)
+        _answer.set((code, body, headers))
         return body
+
+    async def fetch2(
+        self,
+        path: str,
+        api: Any = "public",
+        method: str = "GET",
+        params: Any = MappingProxyType({}),
+        config: Any = MappingProxyType({}),
+    ) -> Any:
+        """Wait until the request may go out, then sign and send it.
+
+        Raises:
+            ConnectionLostError: It may not go out now; nothing was sent.
+        """
+        request = request_of(method, path, params if isinstance(params, Mapping) else {})
+        await self.gate.admit(request)
+        _request.set(request)
+        return await super().fetch2(path, api, method, params, config)
+
+    def correct_time(self, offset_seconds: float) -> None:
+        """Sign with this machine's clock plus ``offset_seconds``."""
+        self.options["timeDifference"] = -round(offset_seconds * 1000)
 
     async def fetch(self, url: str, method: str = "GET", headers: Any = None, body: Any = None) -> Any:
         """Send one request; errors of ccxt leave with the ``Answer`` attached, see ``shared.exchange.outcome``.
@@ -155,22 +197,36 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
             ConnectionLostError: The same for a read.
         """
         _answer.set(None)
+        request = _request.get()
         path = urlsplit(url).path
+        if request is not None:
+            self.gate.pass_entry(request)
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
             parsed = await super().fetch(url, method, headers, body)
         except Exception as error:
-            setattr(error, ANSWER_ATTRIBUTE, _answer_to(method, path, error))
+            answer = _answer_to(method, path, error)
+            setattr(error, ANSWER_ATTRIBUTE, answer)
+            await self._note(request, answer)
             raise
         finally:
             if self.metrics is not None:
                 self.metrics.exchange_answered(f"{method} {path}", loop.time() - began)
-        status, text = _answer.get() or (None, "")
+        status, text, _ = _answer.get() or (None, "", {})
         answer = Answer(method, path, status, text)
+        await self._note(request, answer)
         if answer.outcome is not Outcome.ACCEPTED or not isinstance(parsed, (dict, list)):
             raise error_for(answer)
         return parsed
+
+    async def _note(self, request: ApiRequest | None, answer: Answer) -> None:
+        """Draw the conclusions from an answer that concern all later requests."""
+        *_, headers = _answer.get() or ({},)
+        if request is not None and answer.http_status is not None:
+            await self.gate.answered(request, answer, headers)
+        if answer.code in _WRONG_TIME:
+            self.on_wrong_time()
 
     # -- streams ---------------------------------------------------------------------------------------------------
 

@@ -202,6 +202,11 @@ class Metrics:
             "position_unprotected_now_seconds",
             "Longest time that a position stands without a stop for all of it; 0 while every position has one.",
         )
+        gauge = self.gauge
+        self._weight_used = gauge("exchange_weight_used", "Request weight of this minute, of all services together.")
+        self._weight_limit = gauge("exchange_weight_limit", "Request weight per minute that the exchange allows.")
+        self._paused = gauge("exchange_paused_seconds", "Time until requests may go out again, 0 when they may.")
+        self._clock_offset = gauge("exchange_clock_offset_seconds", "The exchange's clock minus the machine's.")
         self._predictions = count("predictions_total", "Predictions made.", "model")
         self._candles_refused = count("candles_refused_total", "Candles with impossible values.")
         self._candles_repaired = count("candles_repaired_total", "Candles that had to be fetched by REST.")
@@ -210,6 +215,18 @@ class Metrics:
     def exchange_answered(self, endpoint: str, seconds: float) -> None:
         """Note one round trip; ``endpoint`` is method and path without parameters, ``POST /fapi/v1/order``."""
         self._exchange.observe(endpoint, seconds=seconds)
+
+    def watch_exchange_requests(
+        self, *, used: Callable[[], float], limit: Callable[[], float], paused_seconds: Callable[[], float]
+    ) -> None:
+        """Ask these three whenever somebody scrapes."""
+        self._weight_used.follow(read=used)
+        self._weight_limit.follow(read=limit)
+        self._paused.follow(read=paused_seconds)
+
+    def watch_exchange_clock(self, offset_seconds: Callable[[], float]) -> None:
+        """Ask for the offset whenever somebody scrapes."""
+        self._clock_offset.follow(read=offset_seconds)
 
     def order_sent(self, order_type: str, outcome: str) -> None:
         """Count one order request that ended as ``accepted``, ``rejected`` or ``unknown``."""
