@@ -29,6 +29,7 @@ from shared.clock import Clock, SystemClock
 from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import NotRunningError
 from shared.exchange.client import create_exchange
+from shared.exchange.request_gate import RequestGate, pause_file
 from shared.health.checks import DependencyCheck, HealthMonitor
 from shared.health.consuming import consumer_check, storage_check
 from shared.health.dependencies import http_check, redis_check
@@ -251,6 +252,10 @@ def create_app(settings: AiServiceSettings) -> FastAPI:
         secret=settings.binance_api_secret.get_secret_value(),
         metrics=metrics,
     )
+    # Candles are paid from the same weight of the minute as the orders of exec-risk, and wait when it runs short.
+    gate = client.gate = RequestGate(
+        client.rest_host, clock=clock, redis=redis, file=pause_file(settings), metrics=metrics
+    )
     exchange = ExchangeLink(client, clock)
     parts = assemble(
         settings=settings,
@@ -309,6 +314,7 @@ def create_app(settings: AiServiceSettings) -> FastAPI:
             redis,
             heartbeat,
             exchange,
+            gate,
             policy,
             parts.keeper,
             bus,

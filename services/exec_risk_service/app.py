@@ -25,9 +25,10 @@ from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
-from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
+from services.exec_risk_service.handlers.account_lease import AccountLease
 from services.exec_risk_service.handlers.cover_watch import CoverWatch
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
+from services.exec_risk_service.handlers.executor_health import clock_check, lease_check
 from services.exec_risk_service.handlers.history_reader import HistoryReader
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
@@ -56,6 +57,8 @@ from shared.crashpoints import Crashpoints
 from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import TransientError
 from shared.exchange.client import RECV_WINDOW_MS, BinanceUsdm, create_exchange
+from shared.exchange.clock_offset import ClockOffset
+from shared.exchange.request_gate import RequestGate, pause_file
 from shared.health.checks import HealthMonitor
 from shared.health.consuming import consumer_check, storage_check
 from shared.health.dependencies import http_check, postgres_check, redis_check
@@ -148,6 +151,7 @@ def assemble(
     wake_relay: Callable[[], Awaitable[None]] | None = None,
     storage_alarm: Callable[[], str | None] = lambda: None,
     entry_bar: Callable[[], str | None] = lambda: None,
+    opened: Callable[[], Awaitable[None]] | None = None,
     metrics: Metrics | None = None,
     spans: Spans = NO_SPANS,
 ) -> ExecRisk:
@@ -168,6 +172,7 @@ def assemble(
         wake_relay: Tells a background task that events wait; None publishes them before each input returns.
         storage_alarm: Tells why events could get lost; entries wait for that.
         entry_bar: Tells why this process may send no entry now.
+        opened: Returns when the exchange takes requests at all; None for an exchange that always does.
         metrics: Counters of the process.
         spans: Shows each order.
     """
@@ -191,7 +196,7 @@ def assemble(
     reconciler = Reconciler(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
     )
-    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar), reconciler))
+    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar, opened=opened), reconciler))
     quotes = QuoteBoard(venue, clock)
     handlers = Handlers(
         order_executor=OrderExecutor(ledger, quotes, market_clock),
@@ -268,6 +273,15 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         secret=settings.binance_api_secret.get_secret_value(),
         metrics=metrics,
     )
+    gate = client.gate = RequestGate(
+        client.rest_host,
+        clock=clock,
+        redis=redis,
+        file=pause_file(settings),
+        metrics=metrics,
+    )
+    offset = ClockOffset(client.fapiPublicGetTime, clock=clock, correct=client.correct_time, metrics=metrics)
+    client.on_wrong_time = offset.doubt
     exchange, stream = _ExchangeLink(client, clock), CcxtReportStream(client)
     lanes, relay_task = BackgroundLanes(), RelayTask(clock)
 
@@ -286,6 +300,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         grace_seconds=RECV_WINDOW_MS / 1000 + settings.executor_status_lag_seconds,
         on_lost=end_process,
     )
+    gate.entry_bar = lease.bar
     parts = assemble(
         account=settings.account,
         symbols=settings.qt_symbols,
@@ -300,7 +315,8 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         market_clock=market_clock,
         wake_relay=relay_task.wake,
         storage_alarm=lambda: buffer.alarm,
-        entry_bar=lease.bar,
+        entry_bar=lambda: lease.bar() or offset.bar() or gate.bar(),
+        opened=gate.opened,
         metrics=metrics,
         spans=spans,
     )
@@ -324,6 +340,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             "disk-buffer": storage_check(lambda: buffer.alarm),
             # Positions stay protected by the stops that rest there; a restart would not bring the exchange back.
             "exchange": http_check(exchange),
+            "exchange-clock": clock_check(offset),
             "event-loop": event_loop_check(loop_lag),
             "system": resource_check(Resources(settings.state_dir)),
         },
@@ -351,6 +368,8 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
             lease,
             exchange,
+            gate,
+            offset,
             policy,
             relay_task,
             lanes,

@@ -21,6 +21,7 @@ from shared.exchange.pauses import Pause, longer, pause_after, pause_of
 from shared.exchange.request_costs import ApiRequest, Priority
 from shared.exchange.weight_budget import WeightBudget
 from shared.redis_connection import RedisConnection
+from shared.settings import ServiceSettings
 from shared.telemetry.metrics import Metrics
 
 #: Time between two looks at the pauses that other services noted.
@@ -32,6 +33,11 @@ _PATIENCE_SECONDS = 90.0
 _USED_WEIGHT = "x-mbx-used-weight-1m"
 
 log = structlog.get_logger(__name__)
+
+
+def pause_file(settings: ServiceSettings) -> Path:
+    """Return where a service keeps the pauses of the exchange that it trades on."""
+    return settings.state_dir / "exchange" / settings.trading_mode / "pause.json"
 
 
 class RequestGate:

@@ -10,6 +10,8 @@ from typing import Any
 import ccxt
 import pytest
 
+from infrastructure.paper_exchange.faults import Fault
+from shared.clock import SystemClock
 from shared.errors import (
     ConnectionLostError,
     ExchangeError,
@@ -18,6 +20,7 @@ from shared.errors import (
     OutcomeUnknownError,
 )
 from shared.exchange.client import STREAM_CONNECTED, BinanceUsdm, create_exchange
+from shared.exchange.clock_offset import ClockOffset
 from shared.exchange.klines import candle_from_event
 from shared.exchange.outcome import translate
 from tests.support.eventually import eventually
@@ -202,3 +205,20 @@ async def test_a_message_that_cannot_be_read_does_not_end_the_stream(exchange: R
         kline = await asyncio.wait_for(client.closed_klines.get(), 20)
         assert kline["k"]["x"] is True
         await eventually(client.closed_klines.empty)
+
+
+async def test_signatures_follow_the_exchange_when_the_clocks_differ(exchange: RunningExchange) -> None:
+    async with connected(exchange.url) as client:
+        offset = ClockOffset(client.fapiPublicGetTime, clock=SystemClock(), correct=client.correct_time)
+        client.on_wrong_time = offset.doubt
+        await offset.start()
+        exchange.live.faults.arm(Fault("clock_offset", value="-5000", seconds=60))
+        await eventually(lambda: bool(exchange.live.clock_offset), what="the exchange's clock set back")
+
+        refused = await failure(client.fapiPrivateV3GetAccount())
+        assert "-1021" in str(translate(refused))
+        await eventually(lambda: offset.bar() is not None, what="the offset measured again")
+
+        assert "5000 ms ahead of the exchange's" in str(offset.bar()).replace("5001", "5000").replace("4999", "5000")
+        assert await client.fapiPrivateV3GetAccount()  # reads, exits and cancels work
+        await offset.stop()

@@ -19,7 +19,8 @@ from services.exec_risk_service.adapters.memory_lease import MemoryLeases
 from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
 from services.exec_risk_service.domain.lease import NOBODY, Holder, holder_of
 from services.exec_risk_service.domain.orders import Leg
-from services.exec_risk_service.handlers.account_lease import AccountLease, lease_check
+from services.exec_risk_service.handlers.account_lease import AccountLease
+from services.exec_risk_service.handlers.executor_health import lease_check
 from shared.clock import ManualClock
 from shared.errors import ConnectionLostError, FencedError
 from shared.health.contract import DependencyHealth, HealthStatus

@@ -17,8 +17,6 @@ from services.exec_risk_service.ports import LeaseStore, taken_over
 from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import ConnectionLostError
-from shared.health.checks import DependencyCheck
-from shared.health.contract import DependencyHealth, HealthStatus
 
 #: Pause between two looks at a lease that is not ours, and between two tries of a renewal that failed.
 _LOOK_SECONDS = 0.5
@@ -26,16 +24,6 @@ _LOOK_SECONDS = 0.5
 _RENEWALS = 6
 
 log = structlog.get_logger(__name__)
-
-
-def lease_check(lease: AccountLease) -> DependencyCheck:
-    """Return the check of the lease: DEGRADED while another process has the account, or ours is not renewed."""
-
-    async def probe() -> DependencyHealth:
-        why = f"the account is held by {lease.waits_for}" if lease.waits_for else lease.bar()
-        return DependencyHealth(status=HealthStatus.OK if why is None else HealthStatus.DEGRADED, error=why)
-
-    return DependencyCheck(probe, is_critical=False)
 
 
 class AccountLease:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -39,6 +39,7 @@ class OrderSender:
         spans: Spans = NO_SPANS,
         *,
         entry_bar: Callable[[], str | None] = lambda: None,
+        opened: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -48,10 +49,12 @@ class OrderSender:
             metrics: Counts orders.
             spans: Shows each order.
             entry_bar: Tells why this process may send no entry now, None while it may; exits and cancels pass.
+            opened: Returns when the exchange takes requests at all; exits and cancels wait for that, entries do not.
         """
         self._ledger = ledger
         self._gateway = gateway
         self._entry_bar = entry_bar
+        self._opened = opened
         self._metrics = metrics
         self._spans = spans
         self._leverage: dict[str, int] = {}
@@ -61,6 +64,8 @@ class OrderSender:
         order = self._ledger.book.orders.get(client_order_id)
         if order is None or order.status is not OrderStatus.INITIALIZED:
             return
+        if order.leg is not Leg.ENTRY and self._opened is not None:
+            await self._opened()
         if order.leg is Leg.ENTRY and not (await self._may_enter(order) and await self._prepare_leverage(order)):
             return
         await self._ledger.apply(SendStarted(client_order_id))
@@ -79,6 +84,8 @@ class OrderSender:
 
     async def cancel(self, client_order_id: str) -> None:
         """Cancel one resting order; what cannot be cancelled is looked up, because it may have filled."""
+        if self._opened is not None:
+            await self._opened()
         order = self._ledger.book.orders.get(client_order_id)
         if order is None or order.status.is_terminal:
             return
