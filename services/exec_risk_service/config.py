@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from services.exec_risk_service.domain.protection import ExitRules
 from services.exec_risk_service.domain.rules import Rules
 from shared.settings import PostgresUrl, ServiceSettings, TradingMode
 from shared.trading.instruments import timeframe_duration
@@ -28,6 +30,10 @@ class ExecRiskSettings(ServiceSettings):
         default_stop_loss_pct: Distance of the stop of a signal that suggests none, percent.
         default_take_profit_pct: Distance of the target of a signal that suggests none, percent; 0 for no target.
         max_holding_candles: Candles after which a position is closed.
+        dynamic_tpsl_enabled: Stop and target follow volatility, profit and time; the policy can switch it off too.
+        trailing_stop_enabled: The stop follows the best price.
+        stop_atr_multiple: Average true ranges between entry and first stop.
+        max_unprotected_seconds: Wall time without a stop after which a person is told.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
         qt_crashpoint: Moment at which a test ends the process; refused where money is real.
         executor_lease_seconds: A process that did not renew its hold on the account for this long may be succeeded;
@@ -47,6 +53,10 @@ class ExecRiskSettings(ServiceSettings):
     default_stop_loss_pct: Decimal = Field(default=Decimal(2), gt=0, lt=100)
     default_take_profit_pct: Decimal = Field(default=Decimal(4), ge=0)
     max_holding_candles: int = Field(default=48, ge=1)
+    dynamic_tpsl_enabled: bool = True
+    trailing_stop_enabled: bool = True
+    stop_atr_multiple: Decimal = Field(default=Decimal(3), gt=0, le=20)
+    max_unprotected_seconds: float = Field(default=3.0, gt=0)
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
@@ -77,4 +87,10 @@ class ExecRiskSettings(ServiceSettings):
             default_take_profit_pct=self.default_take_profit_pct or None,
             timeframe=self.qt_timeframe,
             max_holding=timeframe_duration(self.qt_timeframe) * self.max_holding_candles,
+            max_unprotected=timedelta(seconds=self.max_unprotected_seconds),
+            exits=ExitRules(
+                is_dynamic=self.dynamic_tpsl_enabled,
+                is_trailing=self.trailing_stop_enabled,
+                atr_multiple=self.stop_atr_multiple,
+            ),
         )

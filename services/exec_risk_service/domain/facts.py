@@ -213,7 +213,7 @@ def position_opened(position: Position, now: datetime) -> PositionOpenedPayload:
         is_long=position.is_long,
         stop_loss_price=_number(position.stop_price),
         take_profit_price=_number(position.target_price),
-        trailing_stop_active=False,
+        trailing_stop_active=position.protection.is_trailing,
         position_id=position.position_id,
         entry_confidence=None if position.plan is None else position.plan.confidence,
         entry_model=(position.plan.model or None) if position.plan else None,
@@ -222,6 +222,8 @@ def position_opened(position: Position, now: datetime) -> PositionOpenedPayload:
             "origin": position.origin.value,
             "quantity": str(position.net.quantity),
             "unprotected_seconds": position.cover.seconds(now),
+            "stop_basis": position.protection.stop_basis.value,
+            "target_basis": position.protection.target_basis.value,
         },
     )
 
@@ -244,6 +246,9 @@ def position_updated(position: Position, mark: Decimal, now: datetime) -> Positi
             "quantity": str(position.net.quantity),
             "is_protected": position.cover.since is None,
             "unprotected_seconds": position.cover.seconds(now),
+            "stop_basis": position.protection.stop_basis.value,
+            "target_basis": position.protection.target_basis.value,
+            "trailing_stop_active": position.protection.is_trailing,
         },
     )
 

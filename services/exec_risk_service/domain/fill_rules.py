@@ -9,10 +9,11 @@ from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.book import Mark, TradeMemory
 from services.exec_risk_service.domain.cover import first_seen
 from services.exec_risk_service.domain.execution_rules import child_ended, child_filled
+from services.exec_risk_service.domain.exit_rules import plan_exits, retarget_after_growth
 from services.exec_risk_service.domain.inputs import SendRefused
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order
 from services.exec_risk_service.domain.positions import ExitReason, Origin, Position
-from services.exec_risk_service.domain.protection import Cover, Protection
+from services.exec_risk_service.domain.protection import Cover, ExitBasis, Protection
 from services.exec_risk_service.domain.step import Turn
 from shared.ids import derive_id
 from shared.trading.orders import ORDER_STATES, OrderStatus
@@ -103,7 +104,7 @@ def _apply_to_position(
     if change.opened_quantity == 0:
         return None, reduced
     if current is not None and reduced is None:
-        turn.save_position(_retriggered(turn, current.increased(change, fill, opening_fee)))
+        turn.save_position(retarget_after_growth(turn, current.increased(change, fill, opening_fee)))
         return None, None
     opened = _new_position(turn, fill, order, change, trace, first_of_order=first_of_order)
     opened = opened.increased(change, fill, opening_fee)
@@ -159,19 +160,13 @@ def _stranger(turn: Turn, fill: Fill) -> tuple[str, ...]:
     return turn.account, "external", fill.symbol, str(fill.trade_id)
 
 
-def _retriggered(turn: Turn, position: Position) -> Position:
-    """A position that grew has another entry price: its stop and target move with it."""
-    instrument = turn.context.instruments.get(position.symbol)
-    if position.stop_price is None or instrument is None or position.origin is Origin.EXTERNAL:
-        return position
-    return position.with_triggers(instrument)
-
-
 def _close_reason(position: Position, fill: Fill, order: Order | None) -> ExitReason:
     if order is None:
         return ExitReason.LIQUIDATION if fill.client_order_id.startswith(_FORCED) else ExitReason.MANUAL
     if order.leg is Leg.EXIT and position.exit is not None:
         return position.exit.reason
+    if order.leg is Leg.STOP and position.protection.stop_basis is ExitBasis.TRAILING:
+        return ExitReason.TRAILING_STOP
     return _LEG_REASONS.get(order.leg, ExitReason.MANUAL)
 
 
@@ -252,9 +247,7 @@ def _exit_answered(turn: Turn, position: Position) -> bool:
 
 def announce(turn: Turn, position: Position) -> Position:
     """Publish ``position.opened`` with the triggers of stop and target; return the position."""
-    instrument = turn.context.instruments.get(position.symbol)
-    if instrument is not None and position.stop_price is None and not position.net.is_flat:
-        position = position.with_triggers(instrument, _trigger_reference(turn, position))
+    position = plan_exits(turn, position)
     event_id = turn.publish(
         "position.opened",
         facts.position_opened(position, turn.context.now),
@@ -264,14 +257,6 @@ def announce(turn: Turn, position: Position) -> Position:
     position = replace(position, opened_event_id=event_id)
     turn.save_position(position)
     return position
-
-
-def _trigger_reference(turn: Turn, position: Position) -> Decimal | None:
-    """A stranger's position may be far under water: its stop is measured from where the market is now."""
-    if position.origin is Origin.SIGNAL:
-        return None
-    mark = turn.book.price_of(position)
-    return min(mark, position.net.entry_price) if position.is_long else max(mark, position.net.entry_price)
 
 
 def _alert_disbelief(turn: Turn, order: Order, cause: str) -> None:

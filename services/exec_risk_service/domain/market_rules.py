@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.book import Mark
+from services.exec_risk_service.domain.exit_rules import follow_market, publish_update
 from services.exec_risk_service.domain.inputs import CandleClosed, Cause, HistoryObserved
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.step import Turn
@@ -42,15 +42,11 @@ def on_history(turn: Turn, item: HistoryObserved) -> None:
 def _revalue(turn: Turn, position: Position, candle: Candle, mark: Decimal) -> None:
     # High and low say something about the position only when it was open for the whole candle.
     whole = candle.open_time >= position.opened_at
+    before = position
     position = position.seen(mark, *(Decimal(str(price)) for price in (candle.high, candle.low) if whole))
+    position = follow_market(turn, position, mark, candle.close_time)
     turn.save_position(position)
-    if position.is_announced:
-        turn.publish(
-            "position.updated",
-            facts.position_updated(position, mark, turn.context.now),
-            trace_id=position.trace_id,
-            causation_id=position.opened_event_id,
-        )
+    publish_update(turn, position, mark, before=before)
 
 
 def _close_when_held_too_long(turn: Turn, cause: Cause, candle: Candle) -> None:

@@ -9,8 +9,7 @@ from enum import StrEnum
 
 from services.exec_risk_service.domain.orders import EntryPlan
 from services.exec_risk_service.domain.protection import Cover, Protection
-from shared.trading.instruments import Instrument
-from shared.trading.money import ZERO, round_price
+from shared.trading.money import ZERO
 from shared.trading.orders import Side
 from shared.trading.positions import Fill, NetPosition, PositionChange
 
@@ -31,6 +30,7 @@ class ExitReason(StrEnum):
     SIGNAL_EXIT = "SIGNAL_EXIT"
     LIQUIDATION = "LIQUIDATION"
     TIMEOUT = "TIMEOUT"
+    TRAILING_STOP = "TRAILING_STOP"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +181,3 @@ class Position:
         moves = [(price / self.entry_price - 1) * 100 * direction for price in prices]
         best = max(self.max_profit_pct, *moves)
         return replace(self, max_profit_pct=best, max_drawdown_pct=max(self.max_drawdown_pct, best - min(moves)))
-
-    def with_triggers(self, instrument: Instrument, reference: Decimal | None = None) -> Position:
-        """Return the position with stop and target prices on the tick grid, measured from ``reference``.
-
-        Both are rounded towards the entry price: the stop loses no more and the target comes no later than planned.
-        """
-        if self.plan is None:
-            return self
-        base = reference or self.net.entry_price
-        direction = 1 if self.is_long else -1
-        stop = base * (1 - direction * self.plan.stop_loss_pct / 100)
-        target = None
-        if self.plan.take_profit_pct is not None:
-            target = base * (1 + direction * self.plan.take_profit_pct / 100)
-            target = round_price(target, instrument.tick_size, up=not self.is_long)
-        return replace(self, stop_price=round_price(stop, instrument.tick_size, up=self.is_long), target_price=target)

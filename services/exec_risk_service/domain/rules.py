@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 from services.exec_risk_service.domain.executions import Strategy
+from services.exec_risk_service.domain.protection import ExitRules
 from shared.trading.instruments import Instrument
 from shared.trading.policy import PolicyState
 
@@ -36,6 +37,7 @@ class Rules:
         retry_attempts: Times that an order is sent when the exchange refuses it for reasons of the moment.
         retry_delay: Wall time before the first repetition; each further one waits twice as long.
         execution_lifetime: Market time after which nothing more of an execution is sent.
+        exits: How stops and targets are placed and moved.
     """
 
     max_leverage: Decimal = Decimal(20)
@@ -57,6 +59,7 @@ class Rules:
     retry_attempts: int = 3
     retry_delay: timedelta = timedelta(seconds=1)
     execution_lifetime: timedelta = timedelta(minutes=30)
+    exits: ExitRules = field(default_factory=ExitRules)
 
 
 @dataclass(frozen=True, slots=True)
