@@ -91,8 +91,6 @@ class LiveExchange:
         self.streams.publish(self.clock.monotonic())
         self.hub.keep()
         now = self.clock.now()
-        if (expired := self.listen_keys.expire(now)) is not None:
-            self._announce_expiry(expired, now)
         for symbol in [symbol for symbol, deadline in self._countdowns.items() if deadline <= now]:
             del self._countdowns[symbol]
             self.engine.cancel_open_orders(symbol)
@@ -106,6 +104,9 @@ class LiveExchange:
         if not self.is_frozen:
             self.engine.advance_to(self._market_clock.now())
         self.send_events()
+        now = self.clock.now()
+        if (expired := self.listen_keys.expire(now)) is not None:
+            self._announce_expiry(expired, now)
 
     def send_events(self) -> None:
         """Send what the engine has to say to the user streams."""

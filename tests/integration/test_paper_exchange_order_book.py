@@ -72,7 +72,7 @@ async def stay_in_step(running: RunningExchange, streams: RecordingStreams, clie
         compared += 1
         if compared % 5 == 0:  # orders of the account eat into the book between two steps
             side = Side.BUY if compared % 10 else Side.SELL
-            running.live.engine.place_order(OrderRequest(BTC, side, OrderType.MARKET, Decimal("0.4")))
+            running.live.engine.place_order(OrderRequest(BTC, side, OrderType.MARKET, Decimal("0.01")))
     return compared
 
 
