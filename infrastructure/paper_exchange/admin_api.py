@@ -30,6 +30,7 @@ def admin_app(exchange: LiveExchange) -> Starlette:
     api = _AdminApi(exchange)
     table: list[tuple[str, str, Callable[[Request], Awaitable[Response]]]] = [
         ("GET", "/admin/books", api.books),
+        ("GET", "/admin/requests", api.list_requests),
         ("DELETE", "/admin/fills/{symbol}/{trade_id:int}", api.delete_fill),
         ("GET", "/admin/faults", api.list_faults),
         ("POST", "/admin/faults", api.arm_fault),
@@ -56,6 +57,12 @@ class _AdminApi:
     async def books(self, _request: Request) -> Response:
         self._exchange.sync()
         return _json(plain_books(self._exchange.engine.books()))
+
+    async def list_requests(self, request: Request) -> Response:
+        """The newest requests that arrived, oldest first; ``contains`` narrows them down by a part of their text."""
+        part = request.query_params.get("contains", "")
+        rows = [dataclasses.asdict(each) for each in self._exchange.requests]
+        return _json([row for row in rows if part in f"{row['method']} {row['path']} {row['query']} {row['body']}"])
 
     async def delete_fill(self, request: Request) -> Response:
         symbol, trade_id = venue_symbol(request.path_params["symbol"]), request.path_params["trade_id"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from infrastructure.paper_exchange.arrived_requests import REMEMBERED, ArrivedRequest
 from infrastructure.paper_exchange.connection_rules import BINANCE_RULES, ConnectionRules
 from infrastructure.paper_exchange.connections import OpenConnections
 from infrastructure.paper_exchange.fault_acts import perform_due
@@ -23,6 +25,7 @@ from infrastructure.paper_exchange.outages import Outages
 from infrastructure.paper_exchange.records import AlgoRecord
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.request_security import Credentials
+from infrastructure.paper_exchange.request_weight import BINANCE_LIMITS, Limit, UsedWeight
 from infrastructure.paper_exchange.stream_hub import StreamHub
 from infrastructure.paper_exchange.user_events import UserEvent, milliseconds
 from infrastructure.paper_exchange.wrong_prices import with_wrong_prices
@@ -44,6 +47,7 @@ class LiveExchange:
         market_clock: Market time: prices, fills, funding.
         credentials: Key pair of the one account.
         rules: Limits of the stream connections.
+        limits: How much the clients may ask.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class LiveExchange:
         market_clock: Clock,
         credentials: Credentials,
         rules: ConnectionRules = BINANCE_RULES,
+        limits: tuple[Limit, ...] = BINANCE_LIMITS,
     ) -> None:
         self.engine = engine
         self.clock = clock
@@ -64,6 +69,8 @@ class LiveExchange:
         self.outages = Outages()
         self.hidden = HiddenOrders()
         self.clock_offset = timedelta()
+        self.weight = UsedWeight(limits)
+        self.requests: deque[ArrivedRequest] = deque(maxlen=REMEMBERED)
         self.listen_keys = ListenKeys(credentials.api_key)
         self.streams = MarketStreams(engine, self.hub)
         self.is_frozen = False
@@ -115,6 +122,10 @@ class LiveExchange:
     def server_time(self) -> datetime:
         """Return the exchange's wall time, which clients sign with; a fault can put it wrong."""
         return self.clock.now() + self.clock_offset
+
+    def hides(self, client_id: str) -> bool:
+        """Tell whether a fault keeps the order of this name out of every answer for now."""
+        return self.hidden.hides(client_id, self.clock.monotonic())
 
     def send_events_later(self, seconds: float) -> None:
         """Keep the events that are waiting now back for ``seconds``."""

@@ -40,18 +40,27 @@ class Outages:
         self._current = Outage(status, now + seconds)
         self._ignored = 0
 
+    def turn_away(self, now: float, seconds: float) -> None:
+        """Begin to answer 429 for ``seconds``, unless something worse or just that is going on."""
+        if self._running(now) is None:
+            self.begin(429, now, seconds)
+
     def end(self) -> None:
         self._current = None
         self._ignored = self._bans = 0
 
     def meet(self, now: float) -> Outage | None:
         """Return what a request at ``now`` gets, None when it is answered as usual."""
-        if self._current is not None and now >= self._current.until:
-            self._current = None
-            self._ignored = 0
-        if self._current is not None and self._current.status == 429:
+        current = self._running(now)
+        if current is not None and current.status == 429:
             self._ignored += 1
             if self._ignored > self.PATIENCE:
                 self.begin(418, now, min(self.LONGEST_BAN, self.FIRST_BAN * 2**self._bans))
                 self._bans += 1
+        return self._current
+
+    def _running(self, now: float) -> Outage | None:
+        if self._current is not None and now >= self._current.until:
+            self._current = None
+            self._ignored = 0
         return self._current

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import TypeVar
@@ -18,6 +19,24 @@ from shared.trading.money import to_decimal
 E = TypeVar("E", bound=StrEnum)
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A span of market time, both ends included, compared in whole milliseconds as clients see them.
+
+    Attributes:
+        start: None without a beginning; likewise ``end``.
+        is_forward: Whether the client named the beginning, so that the oldest rows come first.
+    """
+
+    start: datetime | None
+    end: datetime | None
+    is_forward: bool = False
+
+    def holds(self, moment: datetime) -> bool:
+        shown = datetime.fromtimestamp(round(moment.timestamp() * 1000) / 1000, UTC)
+        return (self.start is None or shown >= self.start) and (self.end is None or shown <= self.end)
+
+
 class Parameters:
     """Typed access to one request's parameters; where query and body name the same one, the query wins."""
 
@@ -26,9 +45,12 @@ class Parameters:
 
     @classmethod
     def parse(cls, query: bytes, body: bytes) -> Parameters:
-        """Read URL-encoded parameters; empty ones count as not sent."""
-        pairs = parse_qsl(body.decode("utf-8", "replace")) + parse_qsl(query.decode("utf-8", "replace"))
-        return cls(dict(pairs))
+        """Read URL-encoded parameters; empty ones count as not sent (-1101 for one that is named twice in a part)."""
+        parts = [parse_qsl(part.decode("utf-8", "replace")) for part in (body, query)]
+        for pairs in parts:
+            if len({name for name, _ in pairs}) < len(pairs):
+                raise refusal(-1101)
+        return cls({name: value for pairs in parts for name, value in pairs})
 
     @property
     def as_sent(self) -> Mapping[str, str]:
@@ -111,6 +133,25 @@ class Parameters:
             return datetime.fromtimestamp(stamp / 1000, UTC)
         except (ValueError, OverflowError):
             raise refusal(-1130, name) from None
+
+    def span(self, now: datetime, longest: timedelta, *, default: timedelta | None = None) -> Span:
+        """Return the time window between ``startTime`` and ``endTime``.
+
+        Args:
+            now: Market time.
+            longest: Widest window (-4165).
+            default: How far back it reaches without ``startTime``; ``longest`` without one.
+        """
+        start, end = self.moment("startTime"), self.moment("endTime")
+        if start is None:
+            return Span((end or now) - (default or longest), end)
+        if end is None:
+            return Span(start, start + longest, is_forward=True)
+        if start > end:
+            raise refusal(-1023)
+        if end - start > longest:
+            raise refusal(-4165, longest.days)
+        return Span(start, end, is_forward=True)
 
 
 def _as_text(value: object) -> str:

@@ -15,9 +15,12 @@ from infrastructure.paper_exchange.records import (
     OrderRecord,
     PositionRecord,
     Quote,
+    Trade,
 )
+from infrastructure.paper_exchange.request_weight import Limit
 from infrastructure.paper_exchange.user_events import milliseconds, plain, short
 from shared.trading.candles import Candle
+from shared.trading.orders import Side
 
 Json = dict[str, Any]
 
@@ -288,6 +291,42 @@ def contract_json(contract: Contract) -> Json:
         ],
         "orderTypes": ["LIMIT", "MARKET", "STOP_MARKET", "TAKE_PROFIT_MARKET"],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+    }
+
+
+def limit_json(limit: Limit) -> Json:
+    """One row of rateLimits."""
+    return {
+        "rateLimitType": limit.kind,
+        "interval": limit.interval,
+        "intervalNum": limit.number,
+        "limit": limit.most,
+    }
+
+
+def trade_row(trade: Trade) -> Json:
+    """One row of /fapi/v1/trades."""
+    return {
+        "id": trade.trade_id,
+        "price": plain(trade.price),
+        "qty": plain(trade.quantity),
+        "quoteQty": plain(trade.price * trade.quantity),
+        "time": milliseconds(trade.time),
+        "isBuyerMaker": trade.taker is Side.SELL,
+        "isRPITrade": False,
+    }
+
+
+def aggregate_trade_row(trade: Trade) -> Json:
+    """One row of /fapi/v1/aggTrades."""
+    return {
+        "a": trade.trade_id,
+        "p": plain(trade.price),
+        "q": plain(trade.quantity),
+        "f": trade.trade_id,
+        "l": trade.trade_id,
+        "T": milliseconds(trade.time),
+        "m": trade.taker is Side.SELL,
     }
 
 

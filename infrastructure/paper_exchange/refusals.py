@@ -20,6 +20,8 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -1015: "Too many new orders; current limit is %s orders per %s.",
         -1021: "Timestamp for this request is outside of the recvWindow.",
         -1022: "Signature for this request is not valid.",
+        -1023: "Start time is greater than end time.",
+        -1101: "Duplicate values for a parameter detected.",
         -1102: "Mandatory parameter '%s' was not sent, was empty/null, or malformed.",
         -1106: "Parameter '%s' sent when not required.",
         -1111: "Precision is over the maximum defined for this asset.",
@@ -29,7 +31,9 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -1120: "Invalid interval.",
         -1121: "Invalid symbol.",
         -1125: "This listenKey does not exist. Please use `POST /fapi/v1/listenKey` to recreate `listenKey`",
+        -1128: "Combination of optional parameters invalid.",
         -1130: "Data sent for parameter '%s' is not valid.",
+        -1136: "Invalid newOrderRespType.",
         -2011: "Unknown order sent.",
         -2013: "Order does not exist.",
         -2014: "API-key format invalid.",
@@ -67,6 +71,12 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -4140: "Invalid symbol status for opening position",
         -4141: "Symbol is closed",
         -4164: "Order's notional must be no smaller than %s (unless you choose reduce only)",
+        -4060: "Invalid position side.",
+        -4082: "Invalid number of batch place orders: %s",
+        -4165: "Maximum time interval is %s days",
+        -4171: "Adjusted asset mode is currently set and does not need to be adjusted repeatedly.",
+        -5037: "Invalid price match",
+        -5039: "Invalid self trade prevention mode",
         -4084: "Method is not allowed currently. Upcoming soon.",
         -5021: "Due to the order could not be filled immediately, the FOK order has been rejected.",
         -5028: "Timestamp for this request is outside of the ME recvWindow.",
@@ -75,6 +85,7 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
 )
 
 _UNAUTHORIZED = frozenset({-2014, -2015})
+_LIMITS = frozenset({-1003, -1015})
 
 
 def refusal(code: int, *values: object, text: str | None = None) -> OrderRejectedError:
@@ -86,5 +97,5 @@ def refusal(code: int, *values: object, text: str | None = None) -> OrderRejecte
         text: Replaces the text of the table where Binance has two for one code.
     """
     message = REFUSALS[code] if text is None else text
-    status = 401 if code in _UNAUTHORIZED else 429 if code == -1003 else 400
+    status = 401 if code in _UNAUTHORIZED else 429 if code in _LIMITS else 400
     return OrderRejectedError(message % values if values else message, code=code, http_status=status)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from enum import StrEnum
 
 from infrastructure.paper_exchange.contracts import MAKER_FEE, TAKER_FEE
@@ -13,14 +12,13 @@ from infrastructure.paper_exchange.payloads import (
     account_json,
     balance_json,
     brackets_json,
-    income_json,
+    limit_json,
     position_json,
     position_v2_json,
-    trade_json,
 )
-from infrastructure.paper_exchange.records import IncomeType, PositionRecord
+from infrastructure.paper_exchange.records import PositionRecord
 from infrastructure.paper_exchange.refusals import refusal
-from infrastructure.paper_exchange.user_events import plain
+from infrastructure.paper_exchange.user_events import milliseconds, plain
 
 
 class _MarginType(StrEnum):
@@ -113,35 +111,63 @@ def symbol_config(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     ]
 
 
-def user_trades(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    """The newest trades, or those from ``fromId`` or ``startTime`` on."""
-    order_id = parameters.optional_integer("orderId")
-    first_id = parameters.optional_integer("fromId")
-    start, end = parameters.moment("startTime"), parameters.moment("endTime")
-    chosen = [
-        record
-        for record in exchange.engine.fills(parameters.text("symbol"))
-        if order_id in (None, record.order_id)
-        and (first_id is None or record.fill.trade_id >= first_id)
-        and _is_between(record.fill.time, start, end)
+def account_config(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    return {
+        "feeTier": 0,
+        "canTrade": True,
+        "canDeposit": False,
+        "canWithdraw": False,
+        "dualSidePosition": exchange.engine.is_hedged,
+        "multiAssetsMargin": False,
+        "tradeGroupId": -1,
+        "updateTime": 0,
+    }
+
+
+def set_multi_assets_mode(_exchange: LiveExchange, parameters: Parameters) -> Json:
+    """Only single-asset mode exists here, so there is never anything to change."""
+    parameters.text("multiAssetsMargin")
+    raise refusal(-4084 if parameters.flag("multiAssetsMargin") else -4171)
+
+
+def fee_burn(_exchange: LiveExchange, _parameters: Parameters) -> Json:
+    return {"feeBurn": False}
+
+
+def adl_quantile(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
+    rows = [
+        {"symbol": position.symbol, "adlQuantile": {"LONG": 0, "SHORT": 0, "BOTH": 0}}
+        for position in _positions(exchange, parameters)
     ]
-    limit = parameters.limit(500, 1000)
-    from_the_start = first_id is not None or start is not None
-    return [trade_json(record) for record in (chosen[:limit] if from_the_start else chosen[-limit:])]
+    return rows[0] if parameters.optional("symbol") else rows
 
 
-def incomes(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    symbol = parameters.optional("symbol")
-    kind = parameters.choice("incomeType", IncomeType, -1130) if parameters.optional("incomeType") else None
-    start, end = parameters.moment("startTime"), parameters.moment("endTime")
-    chosen = [
-        record
-        for record in exchange.engine.incomes()
-        if symbol in (None, record.symbol) and kind in (None, record.type) and _is_between(record.time, start, end)
+def trading_status(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    """No indicator of the trading rules is ever touched."""
+    return {"indicators": {}, "updateTime": milliseconds(exchange.server_time())}
+
+
+def order_limits(exchange: LiveExchange, _parameters: Parameters) -> list[Json]:
+    now = exchange.clock.now()
+    return [
+        {**limit_json(limit), "count": exchange.weight.used(limit, now)}
+        for limit in exchange.weight.limits
+        if limit.kind == "ORDERS"
     ]
-    limit = parameters.limit(100, 1000)
-    return [income_json(record) for record in (chosen[:limit] if start else chosen[-limit:])]
 
 
-def _is_between(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
-    return (start is None or moment >= start) and (end is None or moment <= end)
+def api_restrictions(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    """A key for trading futures from one address that cannot move money."""
+    return {
+        "ipRestrict": True,
+        "createTime": milliseconds(exchange.engine.account().updated_at),
+        "enableReading": True,
+        "enableFutures": True,
+        "enableWithdrawals": False,
+        "enableInternalTransfer": False,
+        "enableMargin": False,
+        "enableSpotAndMarginTrading": False,
+        "enableVanillaOptions": False,
+        "enablePortfolioMarginTrading": False,
+        "permitsUniversalTransfer": False,
+    }

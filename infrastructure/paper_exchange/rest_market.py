@@ -12,20 +12,24 @@ from infrastructure.paper_exchange.market import LEVELS
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.payloads import (
     Json,
+    aggregate_trade_row,
     book_ticker_json,
     contract_json,
     kline_row,
     levels_json,
+    limit_json,
     number,
     premium_json,
+    trade_row,
 )
-from infrastructure.paper_exchange.records import Level
+from infrastructure.paper_exchange.records import Level, Trade
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.user_events import milliseconds, plain
 from shared.trading.candles import Candle
 from shared.trading.instruments import timeframe_duration
 
 _INTERVALS = frozenset({"1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d"})
+_TRADES_WINDOW = timedelta(hours=1)
 _DEPTH_LIMITS = frozenset({5, 10, 20, 50, 100, 500, 1000})
 
 
@@ -40,15 +44,11 @@ def server_time(exchange: LiveExchange, _parameters: Parameters) -> Json:
 
 def exchange_info(exchange: LiveExchange, _parameters: Parameters) -> Json:
     engine = exchange.engine
-    limits = [("REQUEST_WEIGHT", "MINUTE", 1, 2400), ("ORDERS", "MINUTE", 1, 1200), ("ORDERS", "SECOND", 10, 300)]
     return {
         "timezone": "UTC",
         "serverTime": milliseconds(exchange.server_time()),
         "futuresType": "U_MARGINED",
-        "rateLimits": [
-            {"rateLimitType": kind, "interval": interval, "intervalNum": length, "limit": limit}
-            for kind, interval, length, limit in limits
-        ],
+        "rateLimits": [limit_json(limit) for limit in exchange.weight.limits],
         "exchangeFilters": [],
         "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "0"}],
         "symbols": [contract_json(engine.contract(symbol)) for symbol in engine.symbols],
@@ -75,6 +75,73 @@ def klines(exchange: LiveExchange, parameters: Parameters) -> list[list[Any]]:
     else:
         candles = exchange.engine.candles(symbol, interval, after_end - length * (limit + 1), after_end)[-limit:]
     return [kline_row(candle) for candle in candles]
+
+
+def index_klines(exchange: LiveExchange, parameters: Parameters) -> list[list[Any]]:
+    """Candles of the pair: the index stands where the market stands, and only perpetuals exist."""
+    return klines(exchange, Parameters({**parameters.as_sent, "symbol": parameters.text("pair")}))
+
+
+def trades(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    """The newest trades, or those from ``fromId`` on."""
+    limit = parameters.limit(500, 1000)
+    first = parameters.optional_integer("fromId")
+    found = _recent_trades(exchange, parameters.text("symbol"))
+    if first is not None:
+        return [trade_row(trade) for trade in found if trade.trade_id >= first][:limit]
+    return [trade_row(trade) for trade in found[-limit:]]
+
+
+def aggregate_trades(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    """The newest trades, those from ``fromId`` on, or those of at most one hour."""
+    limit = parameters.limit(500, 1000)
+    first, symbol = parameters.optional_integer("fromId"), parameters.text("symbol")
+    if parameters.optional("startTime") is None and parameters.optional("endTime") is None:
+        found = _recent_trades(exchange, symbol)
+        chosen = found[-limit:] if first is None else [trade for trade in found if trade.trade_id >= first][:limit]
+    else:
+        if first is not None:
+            raise refusal(-1128)
+        span = parameters.span(exchange.engine.now, _TRADES_WINDOW)
+        start, end = span.start or exchange.engine.now, span.end or exchange.engine.now
+        found = exchange.engine.trades(symbol, start - timedelta(milliseconds=1), end)
+        chosen = found[:limit] if span.is_forward else found[-limit:]
+    return [aggregate_trade_row(trade) for trade in chosen]
+
+
+def _recent_trades(exchange: LiveExchange, symbol: str) -> list[Trade]:
+    now = exchange.engine.now
+    length = timeframe_duration(exchange.engine.timeframe)
+    return exchange.engine.trades(symbol, now - max(_TRADES_WINDOW, 2 * length), now)
+
+
+def funding_info(exchange: LiveExchange, _parameters: Parameters) -> list[Json]:
+    """How often each symbol settles, and how far its rate may go."""
+    hours = FUNDING_INTERVAL // timedelta(hours=1)
+    return [
+        {
+            "symbol": symbol,
+            "adjustedFundingRateCap": "0.03000000",
+            "adjustedFundingRateFloor": "-0.03000000",
+            "fundingIntervalHours": hours,
+            "disclaimer": False,
+        }
+        for symbol in exchange.engine.symbols
+    ]
+
+
+def open_interest(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """A day's volume: the synthetic market has no other account's positions."""
+    symbol = parameters.text("symbol")
+    volume = _day_ticker(exchange, exchange.engine.contract(symbol).symbol)["volume"]
+    return {"symbol": symbol, "openInterest": volume, "time": milliseconds(exchange.engine.now)}
+
+
+def constituents(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """The one exchange behind the index price."""
+    quote = exchange.engine.quote(exchange.engine.contract(parameters.text("symbol")).symbol)
+    row = {"exchange": "binance", "symbol": quote.symbol, "price": plain(quote.mark), "weight": "1.0"}
+    return {"symbol": quote.symbol, "time": milliseconds(quote.time), "constituents": [row]}
 
 
 def depth(exchange: LiveExchange, parameters: Parameters) -> Json:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from infrastructure.paper_exchange.filters import check_order_fields
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.payloads import Json, algo_cancel_json, algo_json, order_json
 from infrastructure.paper_exchange.records import (
-    AlgoRecord,
     AlgoRequest,
-    OrderRecord,
     OrderRequest,
     TimeInForce,
     WorkingType,
 )
 from infrastructure.paper_exchange.refusals import refusal
+from infrastructure.paper_exchange.retention import is_kept
 from shared.trading.orders import OrderType, Side
 
 #: Types that Binance moved to the algoOrder endpoints; sent to /order they are answered with -4120.
@@ -28,14 +28,27 @@ class _AlgoType(StrEnum):
 
 
 def create_order(exchange: LiveExchange, parameters: Parameters) -> Json:
+    return order_json(exchange.engine.place_order(_order_request(exchange, parameters)))
+
+
+def test_order(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """Check an order and place nothing; what the books decide (margin, duplicates) is not checked."""
+    request = _order_request(exchange, parameters)
+    check_order_fields(request, exchange.engine.contract(request.symbol))
+    return {}
+
+
+def _order_request(exchange: LiveExchange, parameters: Parameters) -> OrderRequest:
     _check_position_side(exchange, parameters)
-    kind = parameters.text("type")
-    if kind in _CONDITIONAL:
+    _check_unsupported(parameters)
+    if parameters.text("type") in _CONDITIONAL:
         raise refusal(-4120)
     order_type = parameters.choice("type", OrderType, -1116)
     if order_type is OrderType.LIMIT:
         parameters.text("timeInForce")
-    request = OrderRequest(
+    elif parameters.optional("timeInForce") is not None:
+        raise refusal(-1106, "timeInForce")
+    return OrderRequest(
         symbol=parameters.text("symbol"),
         side=parameters.choice("side", Side, -1117),
         type=order_type,
@@ -45,26 +58,36 @@ def create_order(exchange: LiveExchange, parameters: Parameters) -> Json:
         client_order_id=parameters.optional("newClientOrderId") or "",
         reduce_only=parameters.flag("reduceOnly"),
     )
-    return order_json(exchange.engine.place_order(request))
+
+
+def _check_unsupported(parameters: Parameters) -> None:
+    """Refuse what asks for an answer or a price that this exchange does not give."""
+    if parameters.optional("newOrderRespType") not in (None, "ACK", "RESULT"):
+        raise refusal(-1136)
+    if parameters.optional("priceMatch") not in (None, "NONE"):
+        raise refusal(-5037)
 
 
 def get_order(exchange: LiveExchange, parameters: Parameters) -> Json:
     symbol, order_id, client_id = _order_names(parameters)
     order = exchange.engine.order(symbol, order_id=order_id, client_order_id=client_id)
-    if _is_hidden(exchange, order):
+    if not is_kept(order, exchange.engine.now) or exchange.hides(order.client_order_id):
         raise refusal(-2013)
     return order_json(order)
 
 
-def _is_hidden(exchange: LiveExchange, order: OrderRecord | AlgoRecord) -> bool:
-    name = order.client_order_id if isinstance(order, OrderRecord) else order.client_algo_id
-    return exchange.hidden.hides(name, exchange.clock.monotonic())
+def get_open_order(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """One order while it is open; -2013 once it has ended."""
+    found = get_order(exchange, parameters)
+    if found["status"] not in ("NEW", "PARTIALLY_FILLED"):
+        raise refusal(-2013)
+    return found
 
 
 def cancel_order(exchange: LiveExchange, parameters: Parameters) -> Json:
     symbol, order_id, client_id = _order_names(parameters)
     if any(
-        _is_hidden(exchange, order)
+        exchange.hides(order.client_order_id)
         for order in exchange.engine.open_orders(symbol)
         if order.order_id == order_id or (order_id is None and order.client_order_id == client_id)
     ):
@@ -74,22 +97,7 @@ def cancel_order(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def open_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     orders = exchange.engine.open_orders(parameters.optional("symbol"))
-    return [order_json(order) for order in orders if not _is_hidden(exchange, order)]
-
-
-def all_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    orders = exchange.engine.orders(parameters.text("symbol"))
-    first = parameters.integer("orderId", 0)
-    start, end = parameters.moment("startTime"), parameters.moment("endTime")
-    chosen = [
-        order
-        for order in orders
-        if order.order_id >= first
-        and not _is_hidden(exchange, order)
-        and (start is None or order.created_at >= start)
-        and (end is None or order.created_at <= end)
-    ]
-    return [order_json(order) for order in chosen[-parameters.limit(500, 1000) :]]
+    return [order_json(order) for order in orders if not exchange.hides(order.client_order_id)]
 
 
 def cancel_all_orders(exchange: LiveExchange, parameters: Parameters) -> Json:
@@ -127,7 +135,7 @@ def create_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
 def get_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     algo_id, client_id = _algo_names(parameters)
     algo = exchange.engine.algo(algo_id=algo_id, client_algo_id=client_id)
-    if _is_hidden(exchange, algo):
+    if exchange.hides(algo.client_algo_id):
         raise refusal(-2013)
     return algo_json(algo)
 
@@ -135,7 +143,7 @@ def get_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
 def cancel_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     algo_id, client_id = _algo_names(parameters)
     if any(
-        _is_hidden(exchange, algo)
+        exchange.hides(algo.client_algo_id)
         for algo in exchange.engine.open_algos()
         if algo.algo_id == algo_id or (algo_id is None and algo.client_algo_id == client_id)
     ):
@@ -145,14 +153,7 @@ def cancel_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def open_algos(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     algos = exchange.engine.open_algos(parameters.optional("symbol"))
-    return [algo_json(algo) for algo in algos if not _is_hidden(exchange, algo)]
-
-
-def all_algos(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
-    algos = exchange.engine.algos(parameters.text("symbol"))
-    first = parameters.integer("algoId", 0)
-    chosen = [algo for algo in algos if algo.algo_id >= first and not _is_hidden(exchange, algo)]
-    return [algo_json(algo) for algo in chosen[-parameters.limit(500, 1000) :]]
+    return [algo_json(algo) for algo in algos if not exchange.hides(algo.client_algo_id)]
 
 
 def cancel_all_algos(exchange: LiveExchange, parameters: Parameters) -> Json:

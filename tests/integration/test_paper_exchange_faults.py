@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import hashlib
-import hmac
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -18,91 +14,15 @@ import websockets
 from infrastructure.paper_exchange.faults import FAULTS
 from shared.clock import SystemClock
 from tests.support.eventually import eventually
-from tests.support.exchanges import RunningExchange, paper_exchange
+from tests.support.exchanges import paper_exchange
 from tests.support.markets import BTC
-
-ORDER = {"symbol": BTC, "side": "BUY", "type": "MARKET", "quantity": "0.01"}
-KEY = {"X-MBX-APIKEY": "paper"}
-
-
-class Client:
-    """A client without retries, on one exchange."""
-
-    def __init__(self, exchange: RunningExchange, http: httpx.AsyncClient) -> None:
-        self.exchange = exchange
-        self.engine = exchange.live.engine
-        self._http = http
-
-    async def ask(self, method: str, path: str, **parameters: object) -> httpx.Response:
-        stamped = {**parameters}
-        stamped.setdefault("timestamp", round(SystemClock().now().timestamp() * 1000))
-        text = urlencode(stamped)
-        signature = hmac.new(b"paper", text.encode(), hashlib.sha256).hexdigest()
-        return await self._http.request(method, f"/fapi/{path}?{text}&signature={signature}", headers=KEY)
-
-    async def order(self, **changes: object) -> httpx.Response:
-        return await self.ask("POST", "v1/order", **{**ORDER, **changes})
-
-    async def limit(self, client_id: str) -> httpx.Response:
-        """Place a limit order that rests below the market."""
-        price = str(round(float(self.engine.quote(BTC).last) * 0.97))
-        return await self.order(type="LIMIT", price=price, timeInForce="GTC", newClientOrderId=client_id)
-
-    async def stop(self, client_id: str, factor: float = 0.9) -> httpx.Response:
-        price = str(round(float(self.engine.quote(BTC).last) * factor))
-        fields = {**ORDER, "side": "SELL", "type": "STOP_MARKET", "algoType": "CONDITIONAL", "triggerPrice": price}
-        return await self.ask("POST", "v1/algoOrder", **fields, clientAlgoId=client_id, reduceOnly="true")
-
-    async def arm(self, kind: str, **fields: object) -> None:
-        answer = await self.exchange.admin.post("/admin/faults", json={"kind": kind, **fields})
-        assert answer.status_code == 200, answer.text
-
-    async def clear(self) -> None:
-        await self.exchange.admin.delete("/admin/faults")
-
-    def filled(self) -> int:
-        return len(self.engine.fills(BTC))
-
-    @contextlib.asynccontextmanager
-    async def stream(self, path: str) -> AsyncIterator[Stream]:
-        async with websockets.connect(self.exchange.url.replace("http", "ws") + path, ping_interval=None) as socket:
-            yield Stream(socket)
-
-    @contextlib.asynccontextmanager
-    async def user_stream(self, path: str = "/private/ws?listenKey=") -> AsyncIterator[Stream]:
-        key = (await self.ask("POST", "v1/listenKey")).json()["listenKey"]
-        async with self.stream(path + key) as stream:
-            yield stream
-
-
-class Stream:
-    """A WebSocket that is read message by message."""
-
-    def __init__(self, socket: Any) -> None:
-        self.socket = socket
-
-    async def next(self, event: str = "") -> dict[str, Any]:
-        """Return the next message, of type ``event`` when one is named."""
-        while True:
-            message: dict[str, Any] = json.loads(await asyncio.wait_for(self.socket.recv(), 5))
-            if event in ("", message.get("e")):
-                return message
-
-    async def subscribe(self, *names: str) -> None:
-        await self.socket.send(json.dumps({"method": "SUBSCRIBE", "params": names, "id": 1}))
-        while "result" not in (await self.next()):
-            pass
+from tests.support.raw_client import RawClient, raw_client, seen
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    async with paper_exchange() as exchange, httpx.AsyncClient(base_url=exchange.url) as http:
-        yield Client(exchange, http)
-
-
-def seen(answer: httpx.Response) -> tuple[int, int | None]:
-    """Return HTTP status and Binance's code."""
-    return answer.status_code, answer.json().get("code")
+async def client() -> AsyncIterator[RawClient]:
+    async with paper_exchange() as exchange, raw_client(exchange) as client:
+        yield client
 
 
 def test_every_kind_has_a_test() -> None:
@@ -112,7 +32,7 @@ def test_every_kind_has_a_test() -> None:
 # -- the request is not executed ---------------------------------------------------------------------------------
 
 
-async def test_maintenance(client: Client) -> None:
+async def test_maintenance(client: RawClient) -> None:
     for status in ("503", "504"):
         await client.arm("maintenance", value=status, seconds=0.2)
         answer = await client.ask("GET", "v1/time")
@@ -126,7 +46,7 @@ async def test_maintenance(client: Client) -> None:
     await eventually(is_over, what="the end of the maintenance")
 
 
-async def test_rate_limit(client: Client) -> None:
+async def test_rate_limit(client: RawClient) -> None:
     await client.arm("rate_limit", seconds=60)
     answer = await client.ask("GET", "v1/time")
     assert seen(answer) == (429, -1003)
@@ -142,14 +62,14 @@ async def test_rate_limit(client: Client) -> None:
     assert (await client.ask("GET", "v1/time")).status_code == 200
 
 
-async def test_ip_ban(client: Client) -> None:
+async def test_ip_ban(client: RawClient) -> None:
     await client.arm("ip_ban", seconds=30)
     answer = await client.ask("GET", "v1/time")
     assert seen(answer) == (418, -1003)
     assert 0 < int(answer.headers["Retry-After"]) <= 30
 
 
-async def test_reset_before(client: Client) -> None:
+async def test_reset_before(client: RawClient) -> None:
     await client.arm("reset_before")
     with pytest.raises(httpx.TransportError):
         await client.order()
@@ -157,14 +77,14 @@ async def test_reset_before(client: Client) -> None:
     assert (await client.order()).status_code == 200
 
 
-async def test_late_execution(client: Client) -> None:
+async def test_late_execution(client: RawClient) -> None:
     await client.arm("late_execution", seconds=0.2, count=2)
     assert seen(await client.order(recvWindow=150)) == (400, -5028)
     assert client.filled() == 0
     assert (await client.order(recvWindow=5000)).status_code == 200
 
 
-async def test_lose_order(client: Client) -> None:
+async def test_lose_order(client: RawClient) -> None:
     await client.arm("lose_order")
     answer = await client.order()
     assert seen(answer) == (503, -1000)
@@ -172,14 +92,14 @@ async def test_lose_order(client: Client) -> None:
     assert client.filled() == 0
 
 
-async def test_service_unavailable(client: Client) -> None:
+async def test_service_unavailable(client: RawClient) -> None:
     await client.arm("service_unavailable")
     answer = await client.order()
     assert (answer.status_code, answer.text) == (503, "Service Unavailable.")
     assert client.filled() == 0
 
 
-async def test_internal_error(client: Client) -> None:
+async def test_internal_error(client: RawClient) -> None:
     await client.arm("internal_error")
     answer = await client.order()
     assert answer.status_code == 503
@@ -187,7 +107,7 @@ async def test_internal_error(client: Client) -> None:
     assert client.filled() == 0
 
 
-async def test_overload(client: Client) -> None:
+async def test_overload(client: RawClient) -> None:
     await client.order()
     await client.limit("rests")
     await client.arm("overload", count=0)
@@ -198,7 +118,7 @@ async def test_overload(client: Client) -> None:
     assert client.filled() == 2
 
 
-async def test_reject_order(client: Client) -> None:
+async def test_reject_order(client: RawClient) -> None:
     for code in (-2022, -4116, -2019):
         await client.arm("reject_order", value=str(code))
         assert seen(await client.order()) == (400, code)
@@ -208,7 +128,7 @@ async def test_reject_order(client: Client) -> None:
 # -- the request is executed -----------------------------------------------------------------------------------
 
 
-async def test_partial_fills(client: Client) -> None:
+async def test_partial_fills(client: RawClient) -> None:
     await client.arm("partial_fills", value="0.4", seconds=0.05)
     async with client.user_stream() as stream:
         first = (await client.order(quantity="0.010", newClientOrderId="parts")).json()
@@ -222,7 +142,7 @@ async def test_partial_fills(client: Client) -> None:
     assert (order.status, order.executed) == ("FILLED", order.quantity)
 
 
-async def test_hide_order(client: Client) -> None:
+async def test_hide_order(client: RawClient) -> None:
     await client.arm("hide_order", seconds=0.3, count=2)
     assert (await client.limit("hidden")).status_code == 200
     assert (await client.stop("hidden-stop")).status_code == 200
@@ -246,14 +166,14 @@ async def test_hide_order(client: Client) -> None:
     await eventually(are_found, what="the orders to be found")
 
 
-async def test_reset_after(client: Client) -> None:
+async def test_reset_after(client: RawClient) -> None:
     await client.arm("reset_after")
     with pytest.raises(httpx.TransportError):
         await client.order()
     assert client.filled() == 1
 
 
-async def test_hold_order_answer(client: Client) -> None:
+async def test_hold_order_answer(client: RawClient) -> None:
     await client.arm("hold_order_answer", seconds=0.3)
     async with client.user_stream() as stream:
         answer = asyncio.create_task(client.order(newClientOrderId="held"))
@@ -263,26 +183,26 @@ async def test_hold_order_answer(client: Client) -> None:
         assert (await answer).json()["status"] == "FILLED"
 
 
-async def test_lose_order_answer(client: Client) -> None:
+async def test_lose_order_answer(client: RawClient) -> None:
     await client.arm("lose_order_answer")
     assert seen(await client.order()) == (503, -1000)
     assert client.filled() == 1
 
 
-async def test_status_unknown(client: Client) -> None:
+async def test_status_unknown(client: RawClient) -> None:
     for code in (-1007, -1006):
         await client.arm("status_unknown", value=str(code))
         assert seen(await client.order()) == (503, code)
     assert client.filled() == 2
 
 
-async def test_duplicate_answer(client: Client) -> None:
+async def test_duplicate_answer(client: RawClient) -> None:
     await client.arm("duplicate_answer")
     assert seen(await client.limit("twice")) == (400, -4116)
     assert [order.client_order_id for order in client.engine.open_orders()] == ["twice"]
 
 
-async def test_garble_order_answer(client: Client) -> None:
+async def test_garble_order_answer(client: RawClient) -> None:
     bodies = {}
     for body in ("truncated", "html", "empty"):
         await client.arm("garble_order_answer", value=body)
@@ -297,7 +217,7 @@ async def test_garble_order_answer(client: Client) -> None:
     assert client.filled() == 3
 
 
-async def test_slow_answer(client: Client) -> None:
+async def test_slow_answer(client: RawClient) -> None:
     await client.arm("slow_answer", seconds=0.2, path="/fapi/v1/time")
     clock = SystemClock()
     before = clock.monotonic()
@@ -307,7 +227,7 @@ async def test_slow_answer(client: Client) -> None:
     assert clock.monotonic() - quick >= 0.2 > quick - before
 
 
-async def test_order_not_found(client: Client) -> None:
+async def test_order_not_found(client: RawClient) -> None:
     await client.limit("there")
     await client.arm("order_not_found", count=2)
     query = {"symbol": BTC, "origClientOrderId": "there"}
@@ -318,14 +238,14 @@ async def test_order_not_found(client: Client) -> None:
 # -- streams -----------------------------------------------------------------------------------------------------
 
 
-async def test_drop_user_event(client: Client) -> None:
+async def test_drop_user_event(client: RawClient) -> None:
     async with client.user_stream() as stream:
         await client.arm("drop_user_event", event="ACCOUNT_UPDATE")
         await client.order()
         assert [(await stream.next())["e"] for _ in range(2)] == ["ORDER_TRADE_UPDATE"] * 2
 
 
-async def test_duplicate_user_event(client: Client) -> None:
+async def test_duplicate_user_event(client: RawClient) -> None:
     async with client.user_stream() as stream:
         await client.arm("duplicate_user_event", event="ORDER_TRADE_UPDATE", after=1)
         await client.order()
@@ -334,7 +254,7 @@ async def test_duplicate_user_event(client: Client) -> None:
         assert [event["o"]["x"] for event in events] == ["NEW", "TRADE", "TRADE"]
 
 
-async def test_reorder_user_event(client: Client) -> None:
+async def test_reorder_user_event(client: RawClient) -> None:
     async with client.user_stream() as stream:
         await client.arm("reorder_user_event", event="ORDER_TRADE_UPDATE")
         await client.order()
@@ -346,7 +266,7 @@ async def test_reorder_user_event(client: Client) -> None:
         assert [(await stream.next())["o"]["x"] for _ in range(2)] == ["NEW", "CANCELED"], "late, not lost"
 
 
-async def test_drop_market_message(client: Client) -> None:
+async def test_drop_market_message(client: RawClient) -> None:
     async with client.stream("/market/ws") as stream:
         await stream.subscribe("btcusdt@test", "ethusdt@test")
         await client.arm("drop_market_message", event="btcusdt@")
@@ -357,7 +277,7 @@ async def test_drop_market_message(client: Client) -> None:
         assert [(each["s"], each["n"]) for each in got] == [("ethusdt", 1), ("btcusdt", 2), ("ethusdt", 2)]
 
 
-async def test_depth_gap(client: Client) -> None:
+async def test_depth_gap(client: RawClient) -> None:
     async with client.stream("/public/ws") as stream:
         await stream.subscribe("btcusdt@test")
         await client.arm("depth_gap", after=1)
@@ -375,7 +295,7 @@ PRICED: list[tuple[dict[str, Any], Callable[[dict[str, Any]], str]]] = [
 ]
 
 
-async def test_wrong_price(client: Client) -> None:
+async def test_wrong_price(client: RawClient) -> None:
     async with client.stream("/public/ws") as stream:
         await stream.subscribe("btcusdt@test")
         for how, wrong in WRONG.items():
@@ -388,7 +308,7 @@ async def test_wrong_price(client: Client) -> None:
 # -- what happens by itself ---------------------------------------------------------------------------------------
 
 
-async def test_expire_listen_key(client: Client) -> None:
+async def test_expire_listen_key(client: RawClient) -> None:
     async with client.user_stream() as stream:
         await client.arm("expire_listen_key", path="/fapi/v1/order")
         await client.order()
@@ -400,7 +320,7 @@ async def test_expire_listen_key(client: Client) -> None:
         assert seen(await client.ask("PUT", "v1/listenKey")) == (400, -1125)
 
 
-async def test_close_streams(client: Client) -> None:
+async def test_close_streams(client: RawClient) -> None:
     async with client.user_stream() as user, client.stream("/market/ws") as market:
         await market.subscribe("btcusdt@test")
         await client.arm("close_streams", value="user")
@@ -412,14 +332,14 @@ async def test_close_streams(client: Client) -> None:
             await market.socket.recv()
 
 
-async def test_cut_streams(client: Client) -> None:
+async def test_cut_streams(client: RawClient) -> None:
     async with client.user_stream() as user:
         await client.arm("cut_streams", value="user")
         with pytest.raises(websockets.ConnectionClosedError):
             await user.socket.recv()
 
 
-async def test_ignore_pings(client: Client) -> None:
+async def test_ignore_pings(client: RawClient) -> None:
     async with client.stream("/market/ws") as stream:
         await (await stream.socket.ping())
         await client.arm("ignore_pings")
@@ -430,7 +350,7 @@ async def test_ignore_pings(client: Client) -> None:
         await asyncio.wait_for(await stream.socket.ping(), 1)
 
 
-async def test_legacy_silence(client: Client) -> None:
+async def test_legacy_silence(client: RawClient) -> None:
     """Public streams are what the old addresses still carry."""
     async with client.stream("/ws") as old, client.stream("/public/ws") as new:
         for stream in (old, new):
@@ -446,7 +366,7 @@ async def test_legacy_silence(client: Client) -> None:
         await old.next("test")
 
 
-async def test_clock_offset(client: Client) -> None:
+async def test_clock_offset(client: RawClient) -> None:
     for offset, text in ((-3_000, "1000ms ahead"), (9_000, "outside of the recvWindow")):
         await client.arm("clock_offset", value=str(offset))
         now = round(SystemClock().now().timestamp() * 1000)
@@ -460,14 +380,14 @@ async def test_clock_offset(client: Client) -> None:
     assert (await client.order()).status_code == 200
 
 
-async def test_flatten(client: Client) -> None:
+async def test_flatten(client: RawClient) -> None:
     await client.order()
     await client.arm("flatten", symbol="BTC/USDT:USDT")
     assert seen(await client.order(side="SELL", reduceOnly="true")) == (400, -2022)
     assert [order.client_order_id[:4] for order in client.engine.orders(BTC)][1:] == ["web_"]
 
 
-async def test_liquidate(client: Client) -> None:
+async def test_liquidate(client: RawClient) -> None:
     await client.order()
     async with client.user_stream() as stream:
         await client.arm("liquidate", symbol=BTC)
@@ -475,7 +395,7 @@ async def test_liquidate(client: Client) -> None:
     assert client.engine.position(BTC).quantity == 0
 
 
-async def test_adl(client: Client) -> None:
+async def test_adl(client: RawClient) -> None:
     await client.order()
     async with client.user_stream() as stream:
         await client.arm("adl", symbol=BTC)
@@ -483,7 +403,7 @@ async def test_adl(client: Client) -> None:
     assert client.engine.position(BTC).quantity == 0
 
 
-async def test_settle_funding(client: Client) -> None:
+async def test_settle_funding(client: RawClient) -> None:
     await client.order()
     async with client.user_stream() as stream:
         await client.arm("settle_funding", symbol=BTC, value="0.01")
@@ -493,7 +413,7 @@ async def test_settle_funding(client: Client) -> None:
     assert [float(row["income"]) for row in rows] == [pytest.approx(-value * 0.01, rel=0.01)]
 
 
-async def test_reject_triggered(client: Client) -> None:
+async def test_reject_triggered(client: RawClient) -> None:
     await client.order()
     await client.stop("refused")
     await client.arm("reject_triggered", value="-2019")
@@ -504,7 +424,7 @@ async def test_reject_triggered(client: Client) -> None:
     assert float(client.engine.position(BTC).quantity) == 0.01
 
 
-async def test_change_filters(client: Client) -> None:
+async def test_change_filters(client: RawClient) -> None:
     await client.arm("change_filters", symbol=BTC, value={"lot_step": "0.1", "min_quantity": "0.1", "tick_size": "5"})
     assert seen(await client.order()) == (400, -4004)
     (info,) = [row for row in (await client.ask("GET", "v1/exchangeInfo")).json()["symbols"] if row["symbol"] == BTC]
@@ -512,7 +432,7 @@ async def test_change_filters(client: Client) -> None:
     assert (filters["LOT_SIZE"]["stepSize"], filters["PRICE_FILTER"]["tickSize"]) == ("0.1", "5")
 
 
-async def test_delist(client: Client) -> None:
+async def test_delist(client: RawClient) -> None:
     await client.order()
     await client.arm("delist", symbol=BTC)
     rows = (await client.ask("GET", "v1/exchangeInfo")).json()["symbols"]
@@ -524,7 +444,7 @@ async def test_delist(client: Client) -> None:
     assert (await client.order()).status_code == 200
 
 
-async def test_hedge_mode(client: Client) -> None:
+async def test_hedge_mode(client: RawClient) -> None:
     await client.order()
     await client.arm("hedge_mode")
     assert (await client.ask("GET", "v1/positionSide/dual")).json() == {"dualSidePosition": True}
@@ -534,7 +454,7 @@ async def test_hedge_mode(client: Client) -> None:
 # -- conditions and scripts ---------------------------------------------------------------------------------------
 
 
-async def test_conditions_narrow_a_fault_down(client: Client) -> None:
+async def test_conditions_narrow_a_fault_down(client: RawClient) -> None:
     await client.arm("lose_order", client_id="bot-")
     assert (await client.order(newClientOrderId="hand-1")).status_code == 200
     assert (await client.order(newClientOrderId="bot-1")).status_code == 503
@@ -551,7 +471,7 @@ async def test_conditions_narrow_a_fault_down(client: Client) -> None:
     assert (await client.order()).status_code == 200
 
 
-async def test_a_script_with_one_seed_strikes_the_same_requests_again(client: Client) -> None:
+async def test_a_script_with_one_seed_strikes_the_same_requests_again(client: RawClient) -> None:
     async def run(seed: int) -> list[int]:
         script = {"seed": seed, "faults": [{"kind": "lose_order", "probability": 0.5, "count": 0}]}
         assert (await client.exchange.admin.post("/admin/faults/script", json=script)).status_code == 200
@@ -583,7 +503,7 @@ NONSENSE: list[dict[str, Any]] = [
 ]
 
 
-async def test_nonsense_is_refused(client: Client) -> None:
+async def test_nonsense_is_refused(client: RawClient) -> None:
     for fault in NONSENSE:
         for path, body in (("/admin/faults", fault), ("/admin/faults/script", {"faults": [fault]})):
             answer = await client.exchange.admin.post(path, json=body)

@@ -18,6 +18,7 @@ from infrastructure.paper_exchange.connection_rules import BINANCE_RULES, Connec
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.request_security import Credentials
+from infrastructure.paper_exchange.request_weight import BINANCE_LIMITS, Limit
 from infrastructure.paper_exchange.server import bind, serving
 from infrastructure.paper_exchange.synthetic_candles import SyntheticCandleSource
 from shared.clock import Clock, ClockOrigin, ScaledClock, SystemClock
@@ -45,6 +46,7 @@ async def paper_exchange(
     port: int = 0,
     clock: Clock | None = None,
     rules: ConnectionRules = BINANCE_RULES,
+    limits: tuple[Limit, ...] = BINANCE_LIMITS,
 ) -> AsyncIterator[RunningExchange]:
     """Run an exchange on ``source`` (a made-up market by default) whose market time starts at ``start`` now.
 
@@ -58,6 +60,7 @@ async def paper_exchange(
         market_clock=ScaledClock(ClockOrigin(wall=clock.now(), market=start, rate=rate), clock),
         credentials=Credentials("paper", "paper"),
         rules=rules,
+        limits=limits,
     )
     listener, admin_listener = bind(port, "--port"), bind(0, "--admin-port")
     url, admin_url = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in (listener, admin_listener))
