@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ import httpx
 
 from infrastructure.embedded.loopback import free_port
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
+from services.exec_risk_service.ports import OUR_PREFIX
 from shared.bus.redis_streams import RedisStreamsBus
 from shared.clock import SystemClock
 from shared.events.envelope import Event
@@ -96,9 +97,9 @@ class AccountStage:
             self.process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(self.process.wait(), 30)
 
-    async def candle(self) -> None:
-        """Let a second of market time pass and close a candle at the price of then."""
-        self.engine.advance_to(self.engine.now + timedelta(seconds=1))
+    async def candle(self, seconds: float = 1.0) -> None:
+        """Let some market time pass and close a candle at the price of then."""
+        self.engine.advance_to(self.engine.now + timedelta(seconds=seconds))
         self.exchange.live.send_events()
         now = self.engine.now
         await self.bus.publish(
@@ -185,7 +186,8 @@ class AccountStage:
         assert wallet == engine.account().wallet
         intents = {row["client_order_id"] for row in await self.database.fetch("SELECT * FROM exec_risk.order_intent")}
         regular = [order.client_order_id for order in engine.orders(BTC) if order.algo_id is None]
-        sent = regular + [algo.client_algo_id for algo in engine.algos(BTC)]
+        sent = [name for name in regular if name.startswith(OUR_PREFIX)]
+        sent += [algo.client_algo_id for algo in engine.algos(BTC)]
         assert len(sent) == len(set(sent))
         assert set(sent) <= intents
         assert await self.database.fetchval("SELECT count(*) FROM exec_risk.outbox") == 0
@@ -194,7 +196,10 @@ class AccountStage:
 
 
 @asynccontextmanager
-async def account_stage(redis_url: str, database_url: str, state: Path) -> AsyncIterator[AccountStage]:
+async def account_stage(
+    redis_url: str, database_url: str, state: Path, *, prices: Sequence[Prices] = PRICES
+) -> AsyncIterator[AccountStage]:
+    """Yield a stage on a market that stands still at the first of ``prices`` until a test moves it."""
     clock = SystemClock()
     connection = RedisConnection(redis_url, clock=clock)
     await connection.start()
@@ -203,7 +208,7 @@ async def account_stage(redis_url: str, database_url: str, state: Path) -> Async
     )
     rpc = RpcClient(RedisRpcTransport(connection), service="test", instance="one", clock=clock, ids=RandomIds())
     port = free_port()
-    async with paper_exchange(WrittenSource(PRICES, volume=100_000.0)) as exchange:
+    async with paper_exchange(WrittenSource(prices, volume=100_000.0)) as exchange:
         exchange.live.freeze(frozen=True)  # market time moves only when a test says so
         environment = {
             **os.environ,
