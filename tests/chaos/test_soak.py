@@ -1,7 +1,7 @@
 """Ten minutes of random lives, seed after seed from 0. A seed that fails is named, and can be lived again.
 
-``QT_SOAK_SEED=17 make test-long ARGS="tests/chaos/test_soak.py"`` lives one life again, ``QT_SOAK_SECONDS`` sets another
-length than ten minutes.
+``QT_SOAK_SEED=17 make test-long ARGS="tests/chaos/test_soak.py"`` lives one life again, ``QT_SOAK_SECONDS`` sets
+another length than ten minutes.
 """
 
 from __future__ import annotations
