@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 
+from infrastructure.paper_exchange.modes import SymbolStatus
 from shared.trading.instruments import Instrument
 from shared.trading.money import ZERO
 
@@ -49,6 +51,12 @@ class Contract:
         brackets: Leverage ladder, lowest notional first.
         max_open_orders: Resting orders per symbol.
         max_algo_orders: Untriggered conditional orders per symbol.
+        status: What it may be used for; anything but TRADING takes no order that opens.
+        maker_fee: Share of the value that a resting order pays; likewise ``taker_fee``.
+        liquidation_fee: Share of the value that a liquidation pays into the insurance fund.
+        trigger_protect: Distance of last and mark price, as a share, that stops protected triggers.
+        funding_interval: Time between two settlements.
+        funding_cap: Highest funding rate of one settlement; its negative is the lowest.
     """
 
     instrument: Instrument
@@ -61,7 +69,13 @@ class Contract:
     brackets: tuple[Bracket, ...]
     max_open_orders: int = 200
     max_algo_orders: int = 100
-    status: str = "TRADING"
+    status: SymbolStatus = SymbolStatus.TRADING
+    maker_fee: Decimal = MAKER_FEE
+    taker_fee: Decimal = TAKER_FEE
+    liquidation_fee: Decimal = Decimal("0.0125")
+    trigger_protect: Decimal = Decimal("0.05")
+    funding_interval: timedelta = timedelta(hours=8)
+    funding_cap: Decimal = Decimal("0.03000000")
 
     @property
     def symbol(self) -> str:

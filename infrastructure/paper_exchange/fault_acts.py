@@ -14,10 +14,13 @@ import structlog
 
 from infrastructure.paper_exchange.contracts import Contract
 from infrastructure.paper_exchange.faults import FAULTS, Fault, Occasion
+from infrastructure.paper_exchange.modes import PositionSide, SymbolStatus
+from infrastructure.paper_exchange.records import OrderRequest, PositionRecord
 from infrastructure.paper_exchange.user_events import milliseconds
 from shared.errors import InvalidInputError, OrderRejectedError
 from shared.trading.instruments import Instrument
 from shared.trading.money import to_decimal
+from shared.trading.orders import OrderType, Side
 
 if TYPE_CHECKING:
     from infrastructure.paper_exchange.live_exchange import LiveExchange
@@ -68,21 +71,37 @@ def _clock_offset(exchange: LiveExchange, fault: Fault) -> None:
 
 
 def _flatten(exchange: LiveExchange, fault: Fault) -> None:
-    _close_by_force(exchange, fault, "web_")
+    """The owner closes everything by hand, under the name that the website gives."""
+    exchange.sync()
+    for position in exchange.engine.positions(fault.symbol):
+        if position.quantity:
+            exchange.engine.place_order(_closing(position, f"web_{milliseconds(exchange.engine.now)}"))
+    exchange.send_events()
+
+
+def _closing(position: PositionRecord, name: str) -> OrderRequest:
+    return OrderRequest(
+        symbol=position.symbol,
+        side=Side.SELL if position.quantity > 0 else Side.BUY,
+        type=OrderType.MARKET,
+        quantity=abs(position.quantity),
+        client_order_id=name,
+        reduce_only=position.position_side is PositionSide.BOTH,
+        position_side=position.position_side,
+    )
 
 
 def _liquidate(exchange: LiveExchange, fault: Fault) -> None:
-    _close_by_force(exchange, fault, "autoclose-")
+    exchange.sync()
+    for position in exchange.engine.positions(fault.symbol):
+        exchange.engine.liquidate(fault.symbol, position.position_side)
+    exchange.send_events()
 
 
 def _adl(exchange: LiveExchange, fault: Fault) -> None:
-    _close_by_force(exchange, fault, "adl_autoclose")
-
-
-def _close_by_force(exchange: LiveExchange, fault: Fault, prefix: str) -> None:
     exchange.sync()
-    name = prefix if prefix == "adl_autoclose" else f"{prefix}{milliseconds(exchange.engine.now)}"
-    exchange.engine.close_by_force(fault.symbol, name)
+    for position in exchange.engine.positions(fault.symbol):
+        exchange.engine.deleverage(fault.symbol, position.position_side)
     exchange.send_events()
 
 
@@ -97,12 +116,20 @@ def _change_filters(exchange: LiveExchange, fault: Fault) -> None:
 
 
 def _delist(exchange: LiveExchange, fault: Fault) -> None:
-    contract = exchange.engine.contract(fault.symbol)
-    exchange.engine.replace_contract(replace(contract, status=fault.chosen))
+    """CLOSE is the end: orders go, positions are settled; every other status only limits what may be ordered."""
+    exchange.sync()
+    contract, status = exchange.engine.contract(fault.symbol), SymbolStatus(fault.chosen)
+    if status is SymbolStatus.CLOSE:
+        exchange.engine.delist(fault.symbol)
+    else:
+        exchange.engine.replace_contract(replace(contract, status=status))
+    exchange.send_events()
 
 
 def _hedge_mode(exchange: LiveExchange, _fault: Fault) -> None:
-    exchange.engine.is_hedged = True
+    exchange.sync()
+    exchange.engine.force_hedge_mode()
+    exchange.send_events()
 
 
 ACTS: Mapping[str, Callable[[LiveExchange, Fault], None]] = MappingProxyType(
@@ -177,7 +204,7 @@ def changed_contract(contract: Contract, text: str) -> Contract:
     except orjson.JSONDecodeError:
         changes = None
     numbers = {name for kind in (Contract, Instrument) for name in (field.name for field in fields(kind))}
-    known = numbers - {"symbol", "instrument", "brackets", "status"}
+    known = numbers - {"symbol", "instrument", "brackets", "status", "funding_interval"}
     if not isinstance(changes, dict) or not changes or not changes.keys() <= known:
         raise InvalidInputError(f"filters must be a JSON object of {', '.join(sorted(known))}; was {text!r}")
     outer: dict[str, Any] = {}

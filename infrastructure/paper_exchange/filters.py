@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from infrastructure.paper_exchange.contracts import Contract
-from infrastructure.paper_exchange.records import OrderRequest
+from infrastructure.paper_exchange.modes import PositionSide, SymbolStatus
+from infrastructure.paper_exchange.records import AlgoRequest, OrderRequest, TimeInForce
 from infrastructure.paper_exchange.refusals import refusal
 from shared.trading.money import is_on_step
 from shared.trading.orders import OrderType, Side
 
+#: A GTD order must live at least this long.
+_LEAST_LIFE = timedelta(seconds=600)
 _CLIENT_ID = re.compile(r"^[.A-Z:/a-z0-9_-]{1,36}$")
 
 
@@ -23,23 +27,45 @@ def check_client_id(client_id: str) -> None:
 def check_order_fields(request: OrderRequest, contract: Contract) -> None:
     """Refuse what the request alone gets wrong: grid, size, precision."""
     check_client_id(request.client_order_id)
-    check_status(contract, reduces=request.reduce_only)
+    check_status(contract, only_reduces=request.only_reduces)
     if request.type.is_algo:
         raise refusal(-4120)
     if request.type is OrderType.LIMIT:
         if request.price is None:
             raise refusal(-1102, "price")
         check_price(request.price, contract)
+        if request.time_in_force is TimeInForce.GTE_GTC:
+            raise refusal(-1115)
     elif request.price is not None:
         raise refusal(-1106, "price")
     check_quantity(request.quantity, contract, market=request.type is OrderType.MARKET)
 
 
-def check_status(contract: Contract, *, reduces: bool) -> None:
+def check_status(contract: Contract, *, only_reduces: bool) -> None:
     """A symbol that is being delisted takes only orders that reduce (-4140), a closed one none (-4141)."""
-    if contract.status == "TRADING" or (contract.status == "SETTLING" and reduces):
+    status = contract.status
+    if status is SymbolStatus.TRADING or (status is SymbolStatus.SETTLING and only_reduces):
         return
-    raise refusal(-4141 if contract.status == "CLOSE" else -4140)
+    raise refusal(-4141 if status is SymbolStatus.CLOSE else -4140)
+
+
+def check_position_side(request: OrderRequest | AlgoRequest, *, is_hedged: bool) -> None:
+    """The position side must suit the mode (-4061); hedge mode knows no reduceOnly (-1106)."""
+    if (request.position_side is not PositionSide.BOTH) is not is_hedged:
+        raise refusal(-4061)
+    if is_hedged and request.reduce_only:
+        raise refusal(-1106, "reduceonly")
+
+
+def check_good_till(time_in_force: TimeInForce, good_till: datetime | None, now: datetime) -> None:
+    """GTD needs a date more than 600 seconds away (-5040); nothing else has one (-1106)."""
+    if time_in_force is TimeInForce.GTD:
+        if good_till is None:
+            raise refusal(-1102, "goodTillDate")
+        if good_till <= now + _LEAST_LIFE:
+            raise refusal(-5040)
+    elif good_till is not None:
+        raise refusal(-1106, "goodTillDate")
 
 
 def check_price(price: Decimal, contract: Contract) -> None:
@@ -95,7 +121,7 @@ def check_against_market(request: OrderRequest, contract: Contract, *, mark: Dec
     elif not buys and request.price < floor:
         raise refusal(-4024)
     value = (request.price or mark) * request.quantity
-    if not request.reduce_only and value < contract.instrument.min_notional:
+    if not request.only_reduces and value < contract.instrument.min_notional:
         raise refusal(-4164, contract.instrument.min_notional)
 
 

@@ -6,28 +6,36 @@ times have equal books, however finely their time is advanced in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from infrastructure.paper_exchange.account import Account
+from infrastructure.paper_exchange.account_desk import AccountDesk
 from infrastructure.paper_exchange.algo_desk import AlgoDesk
 from infrastructure.paper_exchange.candle_feed import CandleFeed
 from infrastructure.paper_exchange.candle_path import STEPS
 from infrastructure.paper_exchange.candle_port import CandleSource
 from infrastructure.paper_exchange.contracts import Contract, contract_for
-from infrastructure.paper_exchange.funding import next_funding_time, rate_at
+from infrastructure.paper_exchange.funding import FundingClock, rate_at
 from infrastructure.paper_exchange.klines import aggregate, slot_start
+from infrastructure.paper_exchange.liquidation_desk import LiquidationDesk
 from infrastructure.paper_exchange.market import LEVELS, Market
+from infrastructure.paper_exchange.modes import MarginType, PositionSide, SymbolStatus
 from infrastructure.paper_exchange.order_desk import OrderDesk
 from infrastructure.paper_exchange.records import (
     AccountRecord,
     AlgoRecord,
     AlgoRequest,
+    Amendment,
     Books,
     FillRecord,
     IncomeRecord,
     Level,
+    MarginChange,
+    OrderChange,
     OrderRecord,
     OrderRequest,
     PositionRecord,
@@ -36,11 +44,13 @@ from infrastructure.paper_exchange.records import (
 )
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.tape import trades_at
-from infrastructure.paper_exchange.user_events import UserEvent, account_update
+from infrastructure.paper_exchange.user_events import UserEvent
 from shared.errors import ConfigurationError, OrderRejectedError
 from shared.trading.candles import Candle
 from shared.trading.instruments import timeframe_duration
-from shared.trading.orders import OrderType, Side
+from shared.trading.orders import Side
+
+T = TypeVar("T")
 
 #: Deposit of a new account, USDT.
 DEFAULT_WALLET = Decimal(10_000)
@@ -75,9 +85,8 @@ class MatchingEngine:
         self._slot = slot_start(start, self._slot_length)
         self._step = int((start - self._slot) / self._step_length)
         self._now = start
-        self._next_funding = next_funding_time(start)
+        self._seed = seed
         self._events: list[UserEvent] = []
-        self.is_hedged = False
         self._contracts = {
             symbol: (contracts or {}).get(symbol) or contract_for(symbol, self._price_at_start(symbol, start))
             for symbol in source.symbols
@@ -90,6 +99,12 @@ class MatchingEngine:
         self._account = Account(self._contracts, wallet, start)
         self._orders = OrderDesk(self._markets, self._account, self._events.append)
         self._algos = AlgoDesk(self._markets, self._account, self._orders, self._events.append)
+        self._liquidations = LiquidationDesk(self._markets, self._account, self._orders, self._events.append)
+        self._value = self._orders.valuation
+        self._settings = AccountDesk(
+            self._markets, self._account, self._value, self._has_open_orders, self._events.append
+        )
+        self._funding = FundingClock(self._contracts, start)
         self._move_markets()
 
     def _price_at_start(self, symbol: str, start: datetime) -> float:
@@ -133,6 +148,7 @@ class MatchingEngine:
             self._slot, self._step = following, -1
         self._play(min(STEPS - 1, int((moment - self._slot) / self._step_length)))
         self._now = max(self._now, moment)
+        self._expire_due()
 
     def _has_slot(self, open_time: datetime) -> bool:
         return all(feed.path(open_time) is not None for feed in self._feeds.values())
@@ -143,47 +159,51 @@ class MatchingEngine:
         if first > last:
             return
         touched = [symbol for symbol in self._markets if self._can_act(symbol)]
-        for step in range(first, last + 1) if touched else self._quiet_steps(first, last):
+        is_quiet = not (touched or self._must_watch_margin() or self._funding.is_due(self._step_time(last)))
+        for step in (last,) if is_quiet else range(first, last + 1):
             self._step = step
-            self._now = max(self._now, self._slot + self._step_length * step)
+            self._now = max(self._now, self._step_time(step))
             self._move_markets()
-            if self._now >= self._next_funding:
-                self._settle_funding()
+            self._expire_due()
+            self._settle_due_funding()
             for symbol in touched:
                 self._algos.trigger(symbol, self._now)
                 self._orders.match(symbol, self._now)
+            self._liquidations.check(self._now)
+
+    def _step_time(self, step: int) -> datetime:
+        return self._slot + self._step_length * step
 
     def _can_act(self, symbol: str) -> bool:
+        if not self._contracts[symbol].status.trades:
+            return False
+        low, high = self._price_range(symbol)
+        return self._orders.may_fill(symbol, low, high) or self._algos.may_trigger(symbol, low, high)
+
+    def _must_watch_margin(self) -> bool:
+        return self._liquidations.is_endangered({symbol: self._price_range(symbol) for symbol in self._markets})
+
+    def _price_range(self, symbol: str) -> tuple[Decimal, Decimal]:
+        """Return the lowest and the highest price of the current candle, USDT; the mark price stays within."""
         path = self._feeds[symbol].path(self._slot)
         assert path is not None, "a slot is entered only when every symbol has its candle"
         tick = self._contracts[symbol].instrument.tick_size
-        low, high = path.low * tick, path.high * tick
-        return self._orders.may_fill(symbol, low, high) or self._algos.may_trigger(symbol, low, high)
+        return path.low * tick, path.high * tick
 
-    def _quiet_steps(self, first: int, last: int) -> list[int]:
-        """Return the steps that matter when no order can act: the last, and those that settle funding."""
-        steps = {last}
-        moment = self._next_funding
-        while (due := -(-(moment - self._slot) // self._step_length)) <= last:  # rounded up
-            steps.add(max(first, due))
-            moment = next_funding_time(moment)
-        return sorted(steps)
+    def _expire_due(self) -> None:
+        for symbol in self._markets:
+            self._orders.expire_due(symbol, self._now)
+            self._algos.expire_due(symbol, self._now)
+
+    def _settle_due_funding(self) -> None:
+        for symbol, moment in self._funding.take_due(self._now):
+            self._settings.settle_funding(symbol, self.funding_rate(symbol, moment), self._now)
 
     def _move_markets(self) -> None:
         for symbol, market in self._markets.items():
             path = self._feeds[symbol].path(self._slot)
             assert path is not None, "a slot is entered only when every symbol has its candle"
             market.move_to(path, self._step)
-
-    def _settle_funding(self) -> None:
-        for symbol, market in self._markets.items():
-            self._pay_funding(symbol, market, rate_at(self._source, symbol, self._next_funding))
-        self._next_funding = next_funding_time(self._now)
-
-    def _pay_funding(self, symbol: str, market: Market, rate: Decimal) -> None:
-        amount = self._account.book_funding(symbol, rate, market.mark, self._now)
-        if amount:
-            self._events.append(account_update("FUNDING_FEE", self._account.wallet, amount, (), self._now))
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -195,6 +215,29 @@ class MatchingEngine:
         """
         self._market(request.symbol)
         return self._orders.place(request, self._now)
+
+    def place_orders(self, requests: Iterable[OrderRequest]) -> list[OrderRecord | OrderRejectedError]:
+        """Place one order after the other and return, for each, what became of it or why it was refused."""
+        return [_outcome(self.place_order, request) for request in requests]
+
+    def amend_order(self, change: OrderChange) -> OrderRecord:
+        """Give a resting limit order a new price and quantity: it keeps its id and loses its place in the queue.
+
+        Raises:
+            OrderRejectedError: -2013 it is not open, -5027 nothing would change, or as for a new order.
+        """
+        order = self._open_order(change.symbol, change.order_id, change.client_order_id, code=-2013)
+        return self._orders.amend(order, change, self._now)
+
+    def amend_orders(self, changes: Iterable[OrderChange]) -> list[OrderRecord | OrderRejectedError]:
+        """Change one order after the other and return, for each, what became of it or why it was refused."""
+        return [_outcome(self.amend_order, change) for change in changes]
+
+    def amendments(
+        self, symbol: str, *, order_id: int | None = None, client_order_id: str | None = None
+    ) -> list[Amendment]:
+        """Return the changes of one order, oldest first (-2013 when there is no such order)."""
+        return self._orders.amendments(self.order(symbol, order_id=order_id, client_order_id=client_order_id))
 
     def order(self, symbol: str, *, order_id: int | None = None, client_order_id: str | None = None) -> OrderRecord:
         """Return one regular order.
@@ -225,21 +268,33 @@ class MatchingEngine:
         Raises:
             OrderRejectedError: -2011, it is unknown or no longer open.
         """
+        return self._orders.cancel(self._open_order(symbol, order_id, client_order_id, code=-2011), self._now)
+
+    def cancel_orders(
+        self, symbol: str, *, order_ids: Iterable[int] = (), client_order_ids: Iterable[str] = ()
+    ) -> list[OrderRecord | OrderRejectedError]:
+        """Cancel one order after the other and return, for each, how it ended or why it could not be cancelled."""
+        by_id = [_outcome(lambda each: self.cancel_order(symbol, order_id=each), each) for each in order_ids]
+        return by_id + [
+            _outcome(lambda each: self.cancel_order(symbol, client_order_id=each), each) for each in client_order_ids
+        ]
+
+    def _open_order(self, symbol: str, order_id: int | None, client_order_id: str | None, code: int) -> OrderRecord:
         self._market(symbol)
-        resting = self._orders.open_orders(symbol)
-        for order in resting:
+        for order in self._orders.open_orders(symbol):
             if order.order_id == order_id or (order_id is None and order.client_order_id == client_order_id):
-                return self._orders.cancel(order, self._now)
-        raise refusal(-2011)
+                return order
+        raise refusal(code)
+
+    def _has_open_orders(self, symbol: str) -> bool:
+        return bool(self._orders.open_orders(symbol) or self._algos.open_algos(symbol))
 
     def cancel_open_orders(self, symbol: str) -> list[OrderRecord]:
         """Cancel every resting regular order of ``symbol``; conditional ones stay."""
         return [self._orders.cancel(order, self._now) for order in self.open_orders(symbol)]
 
-    # -- conditional orders ----------------------------------------------------------------------------------------
-
     def place_algo(self, request: AlgoRequest) -> AlgoRecord:
-        """Accept a STOP_MARKET or TAKE_PROFIT_MARKET order.
+        """Accept a conditional order.
 
         Raises:
             OrderRejectedError: With Binance's code and text; nothing was changed.
@@ -284,28 +339,80 @@ class MatchingEngine:
 
     # -- account ---------------------------------------------------------------------------------------------------
 
+    @property
+    def is_hedged(self) -> bool:
+        """True in hedge mode, with a LONG and a SHORT position per symbol."""
+        return self._account.is_hedged
+
+    def set_position_mode(self, *, is_hedged: bool) -> None:
+        """Change to hedge mode or back.
+
+        Raises:
+            OrderRejectedError: -4059 nothing to change, -4067 there are open orders, -4068 there are positions.
+        """
+        self._settings.set_position_mode(is_hedged=is_hedged)
+
+    def margin_type(self, symbol: str) -> MarginType:
+        """Return what stands behind positions of ``symbol``."""
+        return self._account.margin_type(self.contract(symbol).symbol)
+
+    def set_margin_type(self, symbol: str, margin_type: MarginType) -> None:
+        """Change what stands behind positions of ``symbol``.
+
+        Raises:
+            OrderRejectedError: -4046 nothing to change, -4047 there are open orders, -4048 there is a position.
+        """
+        self._settings.set_margin_type(self.contract(symbol).symbol, margin_type, self._now)
+
+    def leverage(self, symbol: str) -> int:
+        """Return the leverage of ``symbol``."""
+        return self._account.leverage(self.contract(symbol).symbol)
+
     def set_leverage(self, symbol: str, leverage: int) -> None:
         """Set the leverage of new and held positions of ``symbol``.
 
         Raises:
-            OrderRejectedError: -4028 out of range, -2027 the position is too large for it.
+            OrderRejectedError: -4028 out of range, -2027 the position is too large for it, -2028 the balance too small,
+                -4161 lowered with an isolated position.
         """
-        contract = self.contract(symbol)
-        if not 1 <= leverage <= contract.instrument.max_leverage:
-            raise refusal(-4028, leverage)
-        notional = self._account.exposure(symbol, self._markets[symbol].mark, self._orders.open_orders(symbol))
-        if notional > contract.max_notional(leverage):
-            raise refusal(-2027)
-        self._account.set_leverage(symbol, leverage)
+        self._settings.set_leverage(self.contract(symbol).symbol, leverage, self._now)
 
-    def position(self, symbol: str) -> PositionRecord:
-        """Return the position of ``symbol``, also when it is flat."""
-        market = self._market(symbol)
-        return self._account.position_record(symbol, market.mark, self._orders.open_orders(symbol))
+    def adjust_margin(
+        self, symbol: str, amount: Decimal, *, add: bool, position_side: PositionSide = PositionSide.BOTH
+    ) -> None:
+        """Move ``amount`` USDT to an isolated position (``add``) or back.
+
+        Raises:
+            OrderRejectedError: -4049 it is cross-margined, -4050 and -4051 there is not enough, -4054 it is flat,
+                -4055 the amount is not above 0, -4061 the side does not suit the mode.
+        """
+        self._settings.adjust_margin(self.contract(symbol).symbol, position_side, amount, self._now, add=add)
+
+    def margin_changes(self, symbol: str) -> list[MarginChange]:
+        """Return the moves of isolated margin of ``symbol``, oldest first."""
+        self._market(symbol)
+        return [change for change in self._account.margin_changes if change.symbol == symbol]
+
+    def deposit(self, amount: Decimal) -> None:
+        """Pay ``amount`` USDT into the wallet (-4055 when it is not above 0)."""
+        self._settings.deposit(amount, self._now)
+
+    def withdraw(self, amount: Decimal) -> None:
+        """Take ``amount`` USDT out of the wallet (-2018 when more than is free)."""
+        self._settings.withdraw(amount, self._now)
+
+    def position(self, symbol: str, position_side: PositionSide = PositionSide.BOTH) -> PositionRecord:
+        """Return one position of ``symbol``, also when it is flat."""
+        self._market(symbol)
+        return self._value.position(symbol, position_side)
+
+    def positions(self, symbol: str | None = None) -> tuple[PositionRecord, ...]:
+        """Return the positions of one symbol or of all, flat ones too: one per symbol, two in hedge mode."""
+        return self._value.positions(self._chosen(symbol))
 
     def account(self) -> AccountRecord:
         """Return balances, margins and all positions at the mark prices."""
-        return self._account.record(tuple(self.position(symbol) for symbol in self._markets))
+        return self._value.account()
 
     def fills(self, symbol: str) -> list[FillRecord]:
         """Return the account's trades in ``symbol``, oldest first."""
@@ -320,40 +427,68 @@ class MatchingEngine:
         """Forget one fill so that the books lie; tell whether there was one. Only tests of invariants want this."""
         return self._account.remove_fill(symbol, trade_id)
 
-    # -- what only faults ask for ------------------------------------------------------------------------------------
+    def force_orders(self, symbol: str | None = None) -> list[OrderRecord]:
+        """Return the orders of the exchange itself, of one symbol or of all, oldest first."""
+        return [order for order in self._orders.all_orders(symbol) if order.is_forced]
 
-    def ration_next(self, share: Decimal | None) -> None:
-        """Let the next order fill by ``share`` of its quantity until ``ration_more`` allows more; None ends that."""
-        self._orders.ration_next(share)
+    # -- interventions ---------------------------------------------------------------------------------------------
 
-    def ration_more(self, symbol: str, order_id: int, share: Decimal) -> bool:
-        """Allow a rationed order one more ``share`` now; tell whether it is still rationed."""
-        return self._orders.ration_more(symbol, order_id, share, self._now)
+    def liquidate(self, symbol: str, position_side: PositionSide = PositionSide.BOTH) -> OrderRecord | None:
+        """Liquidate a position now, whatever its margin; None when it is flat."""
+        self._market(symbol)
+        return self._liquidations.liquidate(symbol, position_side, self._now)
 
-    def set_trigger_gate(self, gate: Callable[[AlgoRecord], OrderRejectedError | None]) -> None:
-        """Let ``gate`` refuse the market orders of conditions that come true."""
-        self._algos.gate = gate
+    def deleverage(
+        self, symbol: str, position_side: PositionSide = PositionSide.BOTH, share: Decimal = Decimal(1)
+    ) -> OrderRecord | None:
+        """Take ``share`` of a position at the mark price, as auto-deleveraging does; None when it is flat."""
+        self._market(symbol)
+        return self._liquidations.deleverage(symbol, position_side, share, self._now)
+
+    def delist(self, symbol: str) -> list[OrderRecord]:
+        """Close a symbol for good: its orders go, its positions are settled at the mark price."""
+        contract = self.contract(symbol)
+        orders = self._liquidations.settle(symbol, self._now)
+        self._algos.expire_all(symbol, self._now)
+        self.replace_contract(replace(contract, status=SymbolStatus.CLOSE))
+        return orders
+
+    def force_hedge_mode(self) -> None:
+        """Put the account into hedge mode whatever is open, as its owner could only do when flat; orders are gone."""
+        for symbol in self.symbols:
+            self.cancel_open_orders(symbol)
+            self.cancel_open_algos(symbol)
+        self._account.move_to_hedge_mode()
 
     def replace_contract(self, contract: Contract) -> None:
-        """Change the filters or the status of a symbol."""
-        self._market(contract.symbol).contract = contract
-        self._contracts[contract.symbol] = contract
-
-    def close_by_force(self, symbol: str, client_order_id: str) -> OrderRecord | None:
-        """Close the position at market under a name that is not the client's; None when there is none."""
-        held = self.position(symbol).quantity
-        if not held:
-            return None
-        side = Side.SELL if held > 0 else Side.BUY
-        return self._orders.place(
-            OrderRequest(symbol, side, OrderType.MARKET, abs(held), client_order_id=client_order_id, reduce_only=True),
-            self._now,
-        )
+        """Change filters, fees, funding interval or status of a symbol from now on."""
+        symbol = contract.symbol
+        before = self.contract(symbol)
+        self._contracts[symbol] = self._markets[symbol].contract = contract
+        if contract.funding_interval != before.funding_interval:
+            self._funding.restart(symbol, self._now)
+        if contract.instrument.tick_size != before.instrument.tick_size:
+            self._feeds[symbol] = CandleFeed(self._source, symbol, contract.instrument.tick_size, self._seed)
+            self._move_markets()
 
     def settle_funding(self, symbol: str, rate: Decimal | None = None) -> None:
         """Settle funding of one symbol now, at ``rate`` or at that of its next settlement."""
-        rate = rate_at(self._source, symbol, self._next_funding) if rate is None else rate
-        self._pay_funding(symbol, self._market(symbol), rate)
+        self._market(symbol)
+        due = self._funding.next_time(symbol)
+        self._settings.settle_funding(symbol, self.funding_rate(symbol, due) if rate is None else rate, self._now)
+
+    def ration_next(self, share: Decimal | None) -> None:
+        """Let the next order fill by ``share`` of its quantity until ``ration_more`` allows more; None ends that."""
+        self._orders.rations.ration_next(share)
+
+    def ration_more(self, symbol: str, order_id: int, share: Decimal) -> bool:
+        """Allow a rationed order one more ``share`` now; tell whether it is still rationed."""
+        self._market(symbol)
+        return self._orders.ration_more(symbol, order_id, share, self._now)
+
+    def set_trigger_gate(self, gate: Callable[[AlgoRecord], OrderRejectedError | None]) -> None:
+        """Let ``gate`` refuse the orders of conditions that come true."""
+        self._algos.gate = gate
 
     def take_events(self) -> list[UserEvent]:
         """Return what the user stream has to say since the last call, oldest first."""
@@ -371,7 +506,7 @@ class MatchingEngine:
             algo_orders=tuple(self._algos.all_algos()),
             fills=tuple(self._account.fills),
             incomes=tuple(self._account.incomes),
-            positions=tuple(self.position(symbol) for symbol in self._markets),
+            positions=self.positions(),
         )
 
     # -- market ----------------------------------------------------------------------------------------------------
@@ -394,13 +529,13 @@ class MatchingEngine:
             mark=market.mark,
             bid=market.best(Side.SELL),
             ask=market.best(Side.BUY),
-            funding_rate=rate_at(self._source, symbol, self._next_funding),
-            next_funding=self._next_funding,
+            funding_rate=self.funding_rate(symbol, self._funding.next_time(symbol)),
+            next_funding=self._funding.next_time(symbol),
         )
 
     def funding_rate(self, symbol: str, moment: datetime) -> Decimal:
         """Return the rate of the settlement at ``moment``."""
-        return rate_at(self._source, self.contract(symbol).symbol, moment)
+        return rate_at(self._source, self.contract(symbol), moment)
 
     def depth(self, symbol: str, count: int = LEVELS) -> tuple[list[Level], list[Level]]:
         """Return ``(bids, asks)``, best first."""
@@ -454,3 +589,10 @@ class MatchingEngine:
             return self.symbols
         self._market(symbol)
         return (symbol,)
+
+
+def _outcome(act: Callable[[T], OrderRecord], subject: T) -> OrderRecord | OrderRejectedError:
+    try:
+        return act(subject)
+    except OrderRejectedError as error:
+        return error

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from infrastructure.paper_exchange.funding import FUNDING_INTERVAL, next_funding_time
+from infrastructure.paper_exchange.funding import is_funding_time, next_funding_time
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.market import LEVELS
 from infrastructure.paper_exchange.parameters import Parameters
@@ -117,16 +117,15 @@ def _recent_trades(exchange: LiveExchange, symbol: str) -> list[Trade]:
 
 def funding_info(exchange: LiveExchange, _parameters: Parameters) -> list[Json]:
     """How often each symbol settles, and how far its rate may go."""
-    hours = FUNDING_INTERVAL // timedelta(hours=1)
     return [
         {
-            "symbol": symbol,
-            "adjustedFundingRateCap": "0.03000000",
-            "adjustedFundingRateFloor": "-0.03000000",
-            "fundingIntervalHours": hours,
+            "symbol": contract.symbol,
+            "adjustedFundingRateCap": plain(contract.funding_cap),
+            "adjustedFundingRateFloor": plain(-contract.funding_cap),
+            "fundingIntervalHours": contract.funding_interval // timedelta(hours=1),
             "disclaimer": False,
         }
-        for symbol in exchange.engine.symbols
+        for contract in map(exchange.engine.contract, exchange.engine.symbols)
     ]
 
 
@@ -212,18 +211,21 @@ def funding_rates(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     engine = exchange.engine
     limit = parameters.limit(100, 1000)
     symbol = parameters.optional("symbol")
-    newest = next_funding_time(engine.now) - FUNDING_INTERVAL
-    start = parameters.moment("startTime") or newest - FUNDING_INTERVAL * (limit - 1)
+    intervals = {each: engine.contract(each).funding_interval for each in ((symbol,) if symbol else engine.symbols)}
+    shortest = min(intervals.values())
+    newest = next_funding_time(engine.now, shortest) - shortest
+    start = parameters.moment("startTime") or newest - shortest * (limit - 1)
     end = min(parameters.moment("endTime") or newest, newest)
     rows: list[Json] = []
-    moment = next_funding_time(start - timedelta(milliseconds=1))
+    moment = next_funding_time(start - timedelta(milliseconds=1), shortest)
     while moment <= end and len(rows) < limit:
-        for each in (symbol,) if symbol else engine.symbols:
-            rate = engine.funding_rate(each, moment)
-            rows.append(
-                {"symbol": each, "fundingRate": plain(rate), "fundingTime": milliseconds(moment), "markPrice": ""}
-            )
-        moment += FUNDING_INTERVAL
+        for each, interval in intervals.items():
+            if is_funding_time(moment, interval):
+                rate = engine.funding_rate(each, moment)
+                rows.append(
+                    {"symbol": each, "fundingRate": plain(rate), "fundingTime": milliseconds(moment), "markPrice": ""}
+                )
+        moment += shortest
     return rows[:limit]
 
 

@@ -24,17 +24,20 @@ class Side(StrEnum):
 
 
 class OrderType(StrEnum):
-    """Order types; the last two rest as algo orders."""
+    """Order types; all but the first two rest as algo orders."""
 
     MARKET = "MARKET"
     LIMIT = "LIMIT"
+    STOP = "STOP"  # becomes a limit order
     STOP_MARKET = "STOP_MARKET"
+    TAKE_PROFIT = "TAKE_PROFIT"  # becomes a limit order
     TAKE_PROFIT_MARKET = "TAKE_PROFIT_MARKET"
+    TRAILING_STOP_MARKET = "TRAILING_STOP_MARKET"
 
     @property
     def is_algo(self) -> bool:
         """True for the conditional types, which Binance keeps on the algoOrder endpoints."""
-        return self in (OrderType.STOP_MARKET, OrderType.TAKE_PROFIT_MARKET)
+        return self not in (OrderType.MARKET, OrderType.LIMIT)
 
 
 class TimeInForce(StrEnum):

@@ -107,7 +107,8 @@ WRONG_ORDERS = [
     ({"quantity": "NaN"}, -1102),
     ({"positionSide": "LONG"}, -4061),
     ({"type": "LIMIT", "price": "100000"}, -1102),
-    ({"type": "LIMIT", "price": "100000", "timeInForce": "GTD"}, -1115),
+    ({"type": "LIMIT", "price": "100000", "timeInForce": "GTD"}, -1102),
+    ({"type": "LIMIT", "price": "100000", "timeInForce": "GTE_GTC"}, -1115),
     ({"reduceOnly": "maybe"}, -1130),
     ({"symbol": "NOPEUSDT"}, -1121),
 ]
@@ -190,8 +191,9 @@ async def test_the_user_stream_opens_by_listen_key_and_tells_its_end(exchange: R
     address = exchange.url.replace("http", "ws") + f"/private/ws?listenKey={first}"
     async with websockets.connect(address) as socket:
         await ask(exchange, "POST", "/fapi/v1/order", body=signed({**ORDER, "newClientOrderId": "mine"}))
-        events = [json.loads(await socket.recv()) for _ in range(3)]
-        assert [event["e"] for event in events] == ["ORDER_TRADE_UPDATE", "ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"]
+        events = [json.loads(await socket.recv()) for _ in range(4)]
+        kinds = ["ORDER_TRADE_UPDATE", "TRADE_LITE", "ACCOUNT_UPDATE", "ORDER_TRADE_UPDATE"]
+        assert [event["e"] for event in events] == kinds
         assert (await exchange.admin.post("/admin/listen_key/expire")).json() == {"expired": True}
         assert json.loads(await socket.recv())["e"] == "listenKeyExpired"
         assert (await ask(exchange, "PUT", "/fapi/v1/listenKey")).json()["code"] == -1125
@@ -273,8 +275,8 @@ async def test_dropped_user_events(exchange: RunningExchange) -> None:
     async with websockets.connect(exchange.url.replace("http", "ws") + f"/private/ws?listenKey={key}") as socket:
         await exchange.admin.post("/admin/faults", json={"kind": "drop_user_event", "event": "ACCOUNT_UPDATE"})
         await ask(exchange, "POST", "/fapi/v1/order", body=signed(ORDER))
-        seen = [json.loads(await socket.recv())["e"] for _ in range(2)]
-        assert seen == ["ORDER_TRADE_UPDATE", "ORDER_TRADE_UPDATE"]
+        seen = [json.loads(await socket.recv())["e"] for _ in range(3)]
+        assert seen == ["ORDER_TRADE_UPDATE", "TRADE_LITE", "ORDER_TRADE_UPDATE"]
 
 
 async def test_a_frozen_market_stands_still_and_then_plays_what_it_missed() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infrastructure.paper_exchange.rest_api import ENDPOINTS
+from infrastructure.paper_exchange.endpoints import ENDPOINTS
 from shared.exchange.outcome import Answer
 from shared.exchange.pauses import Pause, PauseKind, longer, pause_after, pause_of
 from shared.exchange.request_costs import Priority, request_of
