@@ -85,7 +85,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/fapi/v1/adlQuantile", 5, _SIGNED, rest_account.adl_quantile),
     Endpoint("GET", "/fapi/v1/apiTradingStatus", without_symbol(1, 10), _SIGNED, rest_account.trading_status),
     Endpoint("GET", "/fapi/v1/rateLimit/order", 1, _SIGNED, rest_account.order_limits),
-    Endpoint("GET", "/sapi/v1/account/apiRestrictions", 1, _SIGNED, rest_account.api_restrictions),
+    Endpoint("GET", "/sapi/v1/account/apiRestrictions", 0, _SIGNED, rest_account.api_restrictions),
     Endpoint("GET", "/fapi/v1/userTrades", 5, _SIGNED, rest_history.user_trades),
     Endpoint("GET", "/fapi/v1/income", 30, _SIGNED, rest_history.incomes),
     Endpoint("GET", "/fapi/v1/forceOrders", without_symbol(20, 50), _SIGNED, rest_history.forced_orders),

@@ -23,6 +23,7 @@ class Occasion(StrEnum):
 
     ORDER = "ORDER"  # a request that places or changes orders; any other request when path or method names it
     LOOKUP = "LOOKUP"  # GET of one order or one conditional order
+    MARKET_REQUEST = "MARKET_REQUEST"  # GET of market data
     REQUEST = "REQUEST"  # any request
     USER_EVENT = "USER_EVENT"  # one message of the user stream
     MARKET_MESSAGE = "MARKET_MESSAGE"  # one message of a market stream
@@ -99,6 +100,11 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
             _ORDER, "executed; HTTP 200 with the body in `value`", ("truncated", "html", "empty")
         ),
         "slow_answer": FaultKind(_REQUEST, "executed; the answer comes `seconds` later (default 5)"),
+        "wrong_answer_price": FaultKind(
+            Occasion.MARKET_REQUEST,
+            "the prices in a market answer (klines, depth, tickers, mark price) become wrong as those of wrong_price",
+            ("nan", "zero", "negative", "spike"),
+        ),
         "order_not_found": FaultKind(_LOOKUP, "the answer is -2013 although the order is there; it is found later"),
         # -- streams ----------------------------------------------------------------------------------------------
         "drop_user_event": FaultKind(_EVENT, "a user event is not sent; `event` names the type, empty means any"),

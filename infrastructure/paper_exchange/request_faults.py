@@ -18,6 +18,7 @@ from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.outages import Outage
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.refusals import REFUSALS, refusal
+from infrastructure.paper_exchange.wrong_prices import with_wrong_answer
 from shared.errors import OrderRejectedError
 
 #: Answers of HTTP 503 by fault kind.
@@ -42,6 +43,7 @@ class Call:
     Attributes:
         places_order: True where the order faults strike unless they name something else.
         looks_up: True for the queries of one order.
+        is_market: True for market data.
         client: Address it came from.
     """
 
@@ -50,18 +52,23 @@ class Call:
     parameters: Parameters
     places_order: bool
     looks_up: bool
+    is_market: bool
     client: Client
 
     def scene(self, occasion: Occasion) -> Scene:
         """Return what the conditions of a fault see of it."""
         orders = _batch(self.parameters) or [self.parameters]
-        usual = {Occasion.ORDER: self.places_order, Occasion.LOOKUP: self.looks_up}.get(occasion, True)
+        kinds = {
+            Occasion.ORDER: self.places_order,
+            Occasion.LOOKUP: self.looks_up,
+            Occasion.MARKET_REQUEST: self.is_market,
+        }
         return Scene(
             method=self.method,
             path=self.path,
             client_ids=tuple(name for order in orders for name in _client_ids(order)),
             symbols=tuple(filter(None, (order.optional("symbol") for order in orders))),
-            is_usual=usual,
+            is_usual=kinds.get(occasion, True),
         )
 
     @property
@@ -172,6 +179,8 @@ class RequestFaults:
                 exchange.hidden.hide(name, exchange.clock.monotonic() + hidden.seconds)
         for act in exchange.faults.acts_after(call.scene(Occasion.REQUEST), exchange.clock.monotonic()):
             perform(exchange, act)
+        if (wrong := self._strike("wrong_answer_price", call)) is not None:
+            answer = with_wrong_answer(answer, wrong.chosen)
         return json_answer(answer, 200)
 
     def _answer(self, call: Call, response: Response) -> Response:

@@ -91,6 +91,7 @@ class RestApi:
             parameters=parameters,
             places_order=endpoint.places_order,
             looks_up=endpoint.looks_up,
+            is_market=endpoint.security is Security.NONE,
             client=(address.host, address.port) if address else ("", 0),
         )
 

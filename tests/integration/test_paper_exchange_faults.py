@@ -78,8 +78,8 @@ async def test_reset_before(client: RawClient) -> None:
 
 
 async def test_late_execution(client: RawClient) -> None:
-    await client.arm("late_execution", seconds=0.2, count=2)
-    assert seen(await client.order(recvWindow=150)) == (400, -5028)
+    await client.arm("late_execution", seconds=0.6, count=2)
+    assert seen(await client.order(recvWindow=500)) == (400, -5028)
     assert client.filled() == 0
     assert (await client.order(recvWindow=5000)).status_code == 200
 
@@ -225,6 +225,28 @@ async def test_slow_answer(client: RawClient) -> None:
     quick = clock.monotonic()
     await client.ask("GET", "v1/time")
     assert clock.monotonic() - quick >= 0.2 > quick - before
+
+
+MARKET_PRICES: dict[str, Callable[[Any], str]] = {
+    "v1/klines": lambda rows: str(rows[-1][4]),
+    "v1/depth": lambda book: str(book["asks"][0][0]),
+    "v1/ticker/bookTicker": lambda row: str(row["bidPrice"]),
+    "v1/premiumIndex": lambda row: str(row["markPrice"]),
+    "v2/ticker/price": lambda row: str(row["price"]),
+}
+
+
+async def test_wrong_answer_price(client: RawClient) -> None:
+    client.exchange.live.freeze(frozen=True)
+    for path, field in MARKET_PRICES.items():
+        asked = {"symbol": BTC, "interval": "1m"} if "klines" in path else {"symbol": BTC}
+        right = field((await client.ask("GET", path, **asked)).json())
+        for how, wrong in (("nan", "NaN"), ("zero", "0"), ("negative", f"-{right}")):
+            await client.arm("wrong_answer_price", value=how)
+            assert field((await client.ask("GET", path, **asked)).json()) == wrong, path
+        await client.arm("wrong_answer_price", value="spike", symbol=BTC)
+        assert float(field((await client.ask("GET", path, **asked)).json())) == pytest.approx(float(right) * 10)
+    assert (await client.order()).status_code == 200
 
 
 async def test_order_not_found(client: RawClient) -> None:
