@@ -8,6 +8,7 @@ from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
 
+from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.protection import ExitRules
 from services.exec_risk_service.domain.rules import Rules
 from shared.settings import PostgresUrl, ServiceSettings, TradingMode
@@ -34,6 +35,10 @@ class ExecRiskSettings(ServiceSettings):
         trailing_stop_enabled: The stop follows the best price.
         stop_atr_multiple: Average true ranges between entry and first stop.
         max_unprotected_seconds: Wall time without a stop after which a person is told.
+        default_execution_strategy: How an entry is worked when nobody says it: MARKET, LIMIT, TWAP, VWAP or SMART.
+        max_slippage_pct: Most slippage against the arrival price that any order may accept, percent.
+        retry_attempts: Times that an order is sent when the exchange refuses it for reasons of the moment.
+        retry_delay_seconds: Wall time before the first repetition; each further one waits twice as long.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
         qt_crashpoint: Moment at which a test ends the process; refused where money is real.
         executor_lease_seconds: A process that did not renew its hold on the account for this long may be succeeded;
@@ -57,6 +62,10 @@ class ExecRiskSettings(ServiceSettings):
     trailing_stop_enabled: bool = True
     stop_atr_multiple: Decimal = Field(default=Decimal(3), gt=0, le=20)
     max_unprotected_seconds: float = Field(default=3.0, gt=0)
+    default_execution_strategy: Strategy = Strategy.SMART
+    max_slippage_pct: Decimal = Field(default=Decimal("0.5"), gt=0, le=10)
+    retry_attempts: int = Field(default=3, ge=1, le=10)
+    retry_delay_seconds: float = Field(default=1.0, gt=0)
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
@@ -85,6 +94,10 @@ class ExecRiskSettings(ServiceSettings):
             default_leverage=self.default_leverage,
             default_stop_loss_pct=self.default_stop_loss_pct,
             default_take_profit_pct=self.default_take_profit_pct or None,
+            default_strategy=self.default_execution_strategy,
+            max_slippage_pct=self.max_slippage_pct,
+            retry_attempts=self.retry_attempts,
+            retry_delay=timedelta(seconds=self.retry_delay_seconds),
             timeframe=self.qt_timeframe,
             max_holding=timeframe_duration(self.qt_timeframe) * self.max_holding_candles,
             max_unprotected=timedelta(seconds=self.max_unprotected_seconds),

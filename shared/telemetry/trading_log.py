@@ -85,8 +85,11 @@ class TradingLogger:
         quantity: float,
         client_order_id: str,
         trigger_price_usd: float | None = None,
+        limit_price_usd: float | None = None,
+        strategy: str | None = None,
+        explanation: str | None = None,
     ) -> None:
-        """An order is being sent; ``quantity`` 0 closes whatever is open."""
+        """An order is being sent; ``quantity`` 0 closes whatever is open; the explanation tells why it is worked so."""
         self._log.info(
             "order_submitted",
             symbol=symbol,
@@ -95,6 +98,9 @@ class TradingLogger:
             leg=leg,
             quantity=quantity,
             trigger_price_usd=trigger_price_usd,
+            limit_price_usd=limit_price_usd,
+            strategy=strategy,
+            explanation=explanation,
             client_order_id=client_order_id,
         )
 

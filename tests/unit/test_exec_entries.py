@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.orders import Leg
 from services.exec_risk_service.domain.rules import Rules
 from shared.errors import ConnectionLostError, OrderRejectedError
@@ -268,7 +269,7 @@ async def test_an_entry_that_fills_in_part_is_reported_as_partial_and_protected_
         flat(50_000, 5),
         volume=0.0,  # a thin book: a few lots per level
         wallet="10000000",
-        rules=Rules(max_position_size_usd=Decimal(10_000_000)),
+        rules=Rules(max_position_size_usd=Decimal(10_000_000), default_strategy=Strategy.MARKET),
         policy=FixedPolicy(PolicyState(RiskMode.NORMAL, generous, version=1)),
     )
 

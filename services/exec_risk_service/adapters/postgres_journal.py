@@ -21,6 +21,8 @@ from services.exec_risk_service.adapters.rows import (
     order_row,
     position_of,
     position_row,
+    slippage_of,
+    slippage_row,
     trading_json,
     trading_of,
 )
@@ -35,6 +37,7 @@ from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.step import Fact, Step
 from services.exec_risk_service.ports import Commit, StoredFact, taken_over
 from shared.errors import ConnectionLostError, FencedError, InvalidInputError
@@ -111,6 +114,7 @@ class PostgresJournal:
             history=MappingProxyType(await _load_history(connection, account)),
             trading=trading_of(row["trading_text"]),
             executions=MappingProxyType(await _load_executions(connection, account)),
+            slippage=MappingProxyType(await _load_slippage(connection, account)),
         )
 
     # -- storing -----------------------------------------------------------------------------------------------------
@@ -134,6 +138,8 @@ class PostgresJournal:
             await _upsert(connection, "position", self._account, position_row(position), key="position_id")
         for execution in step.executions:
             await _upsert(connection, "execution", self._account, execution_row(execution), key="execution_id")
+        for memory in step.slippage:
+            await _upsert(connection, "slippage", self._account, slippage_row(memory), key="symbol")
         for symbol, base, confirmed in step.cursors:
             cursor = {"symbol": symbol, "base": base, "confirmed": confirmed}
             await _upsert(connection, "fill_cursor", self._account, cursor, key="symbol")
@@ -275,6 +281,11 @@ async def _load_orders(connection: Any, account: str) -> dict[str, Order]:
     orders = [order_of({**row, "plan": row["plan_text"]}) for row in rows]
     orders.sort(key=lambda order: (order.created_step, order.client_order_id))
     return {order.client_order_id: order for order in orders}
+
+
+async def _load_slippage(connection: Any, account: str) -> dict[str, SlippageMemory]:
+    rows = await connection.fetch("SELECT * FROM exec_risk.slippage WHERE account = $1 ORDER BY symbol", account)
+    return {row["symbol"]: slippage_of(row) for row in rows}
 
 
 async def _load_executions(connection: Any, account: str) -> dict[str, Execution]:

@@ -17,6 +17,7 @@ from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.protection import Protection
+from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.candles import Candle
 from shared.trading.orders import OrderStatus, OrderType, Side, TimeInForce
@@ -130,6 +131,16 @@ def execution_row(execution: Execution) -> dict[str, Any]:
 def execution_of(body: str) -> Execution:
     """Return the execution of the column ``body``."""
     return _EXECUTION.validate_json(body)
+
+
+def slippage_row(memory: SlippageMemory) -> dict[str, Any]:
+    """Return the columns of ``exec_risk.slippage`` but for the account."""
+    return {"symbol": memory.symbol, "total_pct": memory.total_pct, "weight": memory.weight, "at": memory.at}
+
+
+def slippage_of(row: Row) -> SlippageMemory:
+    """Return the memory of one row."""
+    return SlippageMemory(row["symbol"], row["total_pct"], row["weight"], row["at"])
 
 
 def position_row(position: Position) -> dict[str, Any]:

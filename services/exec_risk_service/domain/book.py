@@ -13,6 +13,7 @@ from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.money import ZERO
 
@@ -78,6 +79,7 @@ class Book:
         history: Newest closed candles by symbol.
         trading: What kind of orders may be sent.
         executions: By id: all that are not done.
+        slippage: What past executions cost, by symbol.
     """
 
     account: str
@@ -90,6 +92,7 @@ class Book:
     history: Mapping[str, PriceHistory] = field(default_factory=lambda: MappingProxyType({}))
     trading: TradingStatus = field(default_factory=TradingStatus)
     executions: Mapping[str, Execution] = field(default_factory=lambda: MappingProxyType({}))
+    slippage: Mapping[str, SlippageMemory] = field(default_factory=lambda: MappingProxyType({}))
 
     # -- orders ----------------------------------------------------------------------------------------------------
 

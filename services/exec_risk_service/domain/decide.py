@@ -9,7 +9,7 @@ from services.exec_risk_service.domain import trading_rules, venue_rules
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.command_rules import on_execution_requested
 from services.exec_risk_service.domain.cover import watch_cover
-from services.exec_risk_service.domain.execution_rules import on_executions_due
+from services.exec_risk_service.domain.execution_rules import on_executions_due, stop_executions
 from services.exec_risk_service.domain.inputs import (
     AnswerLost,
     CancelRefused,
@@ -66,6 +66,7 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     """Return what ``item`` does to ``book``, or None when it changes nothing."""
     turn = Turn(book, context)
     RULES[type(item)](turn, item)
+    stop_executions(turn)
     watch_cover(turn)
     cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed | ExecutionRequested) else None
     return turn.finish(cause, record_input(item, book.account, context))

@@ -13,10 +13,12 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from services.exec_risk_service.domain import facts
+from services.exec_risk_service.domain.execution_plan import Surroundings, worked_out
 from services.exec_risk_service.domain.executions import Execution, Strategy
 from services.exec_risk_service.domain.inputs import ExecutionsDue, SendRefused
 from services.exec_risk_service.domain.intents import child_intent
 from services.exec_risk_service.domain.orders import Order, Provenance
+from services.exec_risk_service.domain.price_history import PriceHistory
 from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.risk_checks import (
     Check,
@@ -33,8 +35,9 @@ from services.exec_risk_service.domain.risk_checks import (
     within_daily_drawdown,
 )
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
+from services.exec_risk_service.domain.slippage import remembered
 from services.exec_risk_service.domain.step import CancelOrder, SubmitOrder, Turn
-from services.exec_risk_service.domain.strategies import market
+from services.exec_risk_service.domain.strategies import limit, market, twap, vwap
 from services.exec_risk_service.domain.strategies.view import (
     CancelResting,
     ChildOrder,
@@ -53,7 +56,9 @@ _WOULD_TAKE = -5022
 _OPEN = (OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED)
 
 #: How each strategy finds its next child.
-PLANNERS: Mapping[Strategy, Planner] = MappingProxyType({Strategy.MARKET: market.plan})
+PLANNERS: Mapping[Strategy, Planner] = MappingProxyType(
+    {Strategy.MARKET: market.plan, Strategy.LIMIT: limit.plan, Strategy.TWAP: twap.plan, Strategy.VWAP: vwap.plan}
+)
 
 
 #: What must still hold for the next child of an entry. Size, leverage, pace and confidence were decided as a whole.
@@ -73,6 +78,11 @@ GOING_ON: tuple[Check, ...] = (
 
 def begin(turn: Turn, execution: Execution, quote: Quote | None) -> None:
     """Start ``execution``: its first child goes out in the same step, or it is refused at once."""
+    instrument = turn.context.instruments.get(execution.symbol)
+    if instrument is not None:
+        history = turn.history.get(execution.symbol) or PriceHistory()
+        around = Surroundings(instrument, quote, history, turn.slippage.get(execution.symbol))
+        execution = worked_out(execution, around)
     turn.save_execution(execution)
     planned = _plan(turn, execution, quote, execution.started_at)
     match planned:
@@ -89,6 +99,19 @@ def on_executions_due(turn: Turn, item: ExecutionsDue) -> None:
     quotes = {quote.symbol: quote for quote in item.quotes}
     for execution in list(turn.executions.values()):
         _go_on(turn, execution, quotes.get(execution.symbol), item.time)
+
+
+def stop_executions(turn: Turn) -> None:
+    """At the end of every turn: what must not go on ends now, not at the next timer."""
+    for execution in list(turn.executions.values()):
+        reason = stop_reason(turn, execution)
+        child = child_under_way(turn.orders, execution)
+        if reason is None:
+            continue
+        if child is None:
+            finish(turn, execution, reason, execution.source_event_id)
+        elif _is_open(child):
+            _take_back(turn, child)
 
 
 def needs_attention(execution: Execution, child: Order | None, at: datetime, now: datetime) -> bool:
@@ -172,6 +195,7 @@ def _plan(
     instrument = turn.context.instruments.get(execution.symbol)
     if instrument is None:
         return GiveUp(f"{execution.symbol} is not listed on the exchange any more")
+    last = turn.orders.get(execution.last_order_id)
     view = SliceView(
         side=execution.side,
         instrument=instrument,
@@ -189,6 +213,7 @@ def _plan(
         chases=execution.chases,
         missed=execution.missed,
         children=execution.children,
+        last_sent=None if last is None else last.created_at,
         is_reduce_only=not execution.is_entry,
     )
     return PLANNERS[execution.strategy](view)
@@ -259,14 +284,16 @@ def child_ended(turn: Turn, order: Order, cause: str, refusal: SendRefused | Non
     execution = turn.executions.get(order.execution_id)
     if execution is None:
         return
-    missed = order.status is not OrderStatus.FILLED
+    is_short = order.status is not OrderStatus.FILLED
     execution = replace(
-        execution, missed=missed, last_exchange_id=order.exchange_order_id or execution.last_exchange_id
+        execution,
+        missed=is_short and not order.rests,
+        last_exchange_id=order.exchange_order_id or execution.last_exchange_id,
     )
     if refusal is not None and refusal.code != _WOULD_TAKE:
         _after_refusal(turn, execution, refusal, cause)
         return
-    execution = replace(execution, attempts=0, chases=execution.chases + (1 if missed and order.rests else 0))
+    execution = replace(execution, attempts=0, chases=execution.chases + (1 if is_short and order.rests else 0))
     turn.save_execution(execution)
     if execution.remaining == 0:
         finish(turn, execution, "", cause)
@@ -298,5 +325,15 @@ def finish(turn: Turn, execution: Execution, reason: str, cause: str) -> None:
     """Give the one answer to whoever asked for ``execution``."""
     ended = replace(execution, done=True, reason=reason)
     turn.save_execution(ended)
-    payload = facts.execution_ended(ended, turn.orders.get(ended.last_order_id), turn.context)
+    last = turn.orders.get(ended.last_order_id)
+    _remember_slippage(turn, ended, last)
+    payload = facts.execution_ended(ended, last, turn.context)
     turn.publish("execution.result", payload, trace_id=ended.trace_id, causation_id=cause)
+
+
+def _remember_slippage(turn: Turn, execution: Execution, last: Order | None) -> None:
+    """Note what the execution cost more, or less, than the book had promised at its start."""
+    measured, expected = execution.slippage_pct, execution.expected_pct
+    if measured is not None and expected is not None and last is not None:
+        known = turn.slippage.get(execution.symbol)
+        turn.save_slippage(remembered(known, execution.symbol, measured - expected, last.created_at))

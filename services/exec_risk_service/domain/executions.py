@@ -66,6 +66,7 @@ class Execution:
         created_step: Step that made it.
         increases: The position was there before.
         explanation: Why it is worked like this.
+        expected_pct: Slippage that the book promised for taking all at once, percent; None when it was not known.
         plan: Exits and origin of the position that an entry opens.
         exit_reason: Why the position ends if a reduction leaves nothing of it.
         schedule: Slices, oldest first; empty where the strategy has none.
@@ -73,7 +74,7 @@ class Execution:
         chases: Resting orders that were moved after the market so far.
         attempts: Refusals for reasons of the moment in a row.
         retry_at: Wall time before which a refused order is not tried again.
-        missed: The last child ended without all of its quantity.
+        missed: The last child, which did not rest, ended without all of its quantity.
         filled_quantity: Base asset in fills.
         filled_value: Sum of price x quantity of those fills, USDT.
         commission: Fees of those fills, USDT.
@@ -103,6 +104,7 @@ class Execution:
     created_step: int
     increases: bool = False
     explanation: str = ""
+    expected_pct: Decimal | None = None
     plan: EntryPlan | None = None
     exit_reason: str = ""
     schedule: tuple[Slice, ...] = ()

@@ -155,6 +155,7 @@ def execution_ended(execution: Execution, last: Order | None, context: Context) 
             "target_quantity": str(execution.quantity),
             "children": execution.children,
             "chases": execution.chases,
+            "expected_slippage_pct": None if execution.expected_pct is None else float(execution.expected_pct),
         },
     )
 

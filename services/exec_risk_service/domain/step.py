@@ -18,6 +18,7 @@ from services.exec_risk_service.domain.price_history import PriceHistory
 from services.exec_risk_service.domain.risk_checks import max_daily_drawdown, max_positions
 from services.exec_risk_service.domain.risk_engine import risk_view
 from services.exec_risk_service.domain.rules import Context
+from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.events.envelope import EventPayload
 from shared.events.v3 import RiskAlertPayload
@@ -75,6 +76,7 @@ class Step:
         fills: Trades booked.
         positions: Positions that are new, changed or closed.
         executions: Executions that are new, changed or done.
+        slippage: Memories of slippage that changed.
         cursors: ``(symbol, base, confirmed)`` of the trades that are read, where they moved.
         candles: Closed candles that joined the histories.
         facts: Events in the order of their publication.
@@ -88,6 +90,7 @@ class Step:
     fills: tuple[Fill, ...] = ()
     positions: tuple[Position, ...] = ()
     executions: tuple[Execution, ...] = ()
+    slippage: tuple[SlippageMemory, ...] = ()
     cursors: tuple[tuple[str, int, int], ...] = ()
     candles: tuple[Candle, ...] = ()
     facts: tuple[Fact, ...] = ()
@@ -108,10 +111,12 @@ class Turn:
         self.history: dict[str, PriceHistory] = dict(book.history)
         self.trading: TradingStatus = book.trading
         self.executions: dict[str, Execution] = dict(book.executions)
+        self.slippage: dict[str, SlippageMemory] = dict(book.slippage)
         self._before = book
         self._touched_orders: dict[str, Order] = {}
         self._touched_positions: dict[str, Position] = {}
         self._touched_executions: dict[str, Execution] = {}
+        self._touched_slippage: dict[str, SlippageMemory] = {}
         self._fills: list[Fill] = []
         self._facts: list[Fact] = []
         self._requests: list[Request] = []
@@ -134,6 +139,7 @@ class Turn:
             history=self.history,
             trading=self.trading,
             executions=self.executions,
+            slippage=self.slippage,
         )
 
     # -- state -----------------------------------------------------------------------------------------------------
@@ -168,6 +174,10 @@ class Turn:
             self.executions.pop(execution.execution_id, None)
         else:
             self.executions[execution.execution_id] = execution
+
+    def save_slippage(self, memory: SlippageMemory) -> None:
+        """Put what an execution cost into the book."""
+        self.slippage[memory.symbol] = self._touched_slippage[memory.symbol] = memory
 
     def note_fill(self, fill: Fill) -> None:
         """Remember the trade so that it is booked once."""
@@ -290,11 +300,13 @@ class Turn:
                 trades=MappingProxyType(self.trades),
                 history=MappingProxyType(self.history),
                 executions=MappingProxyType(self.executions),
+                slippage=MappingProxyType(self.slippage),
             ),
             orders=tuple(self._touched_orders.values()),
             fills=tuple(self._fills),
             positions=tuple(self._touched_positions.values()),
             executions=tuple(self._touched_executions.values()),
+            slippage=tuple(self._touched_slippage.values()),
             cursors=self._moved_cursors(),
             candles=self._new_candles(),
             facts=tuple(self._facts),

@@ -63,6 +63,9 @@ def _tell_order(order: OrderUpdatedPayload) -> None:
                 quantity=order.quantity,
                 client_order_id=name,
                 trigger_price_usd=_trigger_price(order),
+                limit_price_usd=None if "price" not in order.metadata else float(order.metadata["price"]),
+                strategy=order.metadata.get("strategy"),
+                explanation=order.metadata.get("explanation"),
             )
         case OrderStatus.NEW if leg in _PROTECTIVE:
             trading_log.stop_placed(

@@ -27,6 +27,16 @@ STATEMENTS = (
         PRIMARY KEY (account, execution_id)
     )
     """,
+    """
+    CREATE TABLE exec_risk.slippage (
+        account   text NOT NULL,
+        symbol    text NOT NULL,
+        total_pct numeric NOT NULL,   -- measured minus expected slippage, decayed to "at"
+        weight    numeric NOT NULL,   -- number of measurements, decayed likewise
+        at        timestamptz NOT NULL,
+        PRIMARY KEY (account, symbol)
+    )
+    """,
     "CREATE INDEX execution_working ON exec_risk.execution (account) WHERE NOT done",
     "ALTER TABLE exec_risk.order_intent"
     " ADD COLUMN price numeric,"
@@ -44,4 +54,5 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE exec_risk.order_intent DROP COLUMN price, DROP COLUMN time_in_force, DROP COLUMN execution_id"
     )
+    op.execute("DROP TABLE exec_risk.slippage")
     op.execute("DROP TABLE exec_risk.execution")

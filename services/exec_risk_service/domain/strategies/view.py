@@ -47,8 +47,9 @@ class SliceView:
         schedule: Slices, oldest first.
         resting: The child that rests; None when none does.
         chases: Children that were moved after the market so far.
-        missed: The last child ended without all of its quantity.
+        missed: The last child, which did not rest, ended without all of its quantity.
         children: Children so far.
+        last_sent: Market time of the last child; None before the first.
         is_reduce_only: May only make a position smaller: the smallest value of an order does not apply.
     """
 
@@ -68,6 +69,7 @@ class SliceView:
     chases: int = 0
     missed: bool = False
     children: int = 0
+    last_sent: datetime | None = None
     is_reduce_only: bool = False
 
     @property
