@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -23,6 +24,10 @@ from infrastructure.supervisor.run_state import StateFile
 from shared.clock import SystemClock
 from shared.errors import QuantumTraderError
 from shared.settings import ServiceSettings, load_settings
+
+if TYPE_CHECKING:  # the command line starts fast because heavy imports wait for their command
+    from services.exec_risk_service.config import ExecRiskSettings
+    from services.exec_risk_service.domain.account_terms import AccountTerms
 
 OK = "ok"
 WARN = "warn"
@@ -183,14 +188,52 @@ def _settings(machine: Machine) -> Finding:
     from services.analytics_os_service.config import AnalyticsSettings
     from services.exec_risk_service.config import ExecRiskSettings
 
-    # What the supervisor tells the services itself is no question of settings.
-    for name, value in {"REDIS_URL": "redis://127.0.0.1", "POSTGRES_URL": "postgresql://127.0.0.1/x"}.items():
-        if configured(name, machine.environment) is None:
-            os.environ[name] = value
+    _fill_in_servers(machine)
     settings: tuple[type[ServiceSettings], ...] = (AiServiceSettings, ExecRiskSettings, AnalyticsSettings)
     for kind in settings:
         load_settings(kind)
     return Finding("settings", OK, "every setting of the three services is valid")
+
+
+def _exchange(machine: Machine) -> Finding:
+    from services.exec_risk_service.config import ExecRiskSettings
+    from services.exec_risk_service.domain.account_terms import refusals, warnings
+    from shared.settings import TradingMode
+
+    _fill_in_servers(machine)
+    settings = load_settings(ExecRiskSettings)
+    mode = settings.trading_mode
+    if mode is TradingMode.PAPER:
+        return Finding("exchange", OK, f"paper: every order goes to {settings.exchange_url}, on this machine")
+    terms = asyncio.run(_account_terms(settings))
+    if found := refusals(terms):
+        return Finding("exchange", FAIL, f"{mode}: {'; '.join(found)}", "correct it at the exchange")
+    if found := warnings(terms):
+        return Finding("exchange", WARN, f"{mode}: {'; '.join(found)}", "correct it at the exchange")
+    return Finding("exchange", OK, f"{mode}: one-way mode, single-asset mode, a key that can only trade")
+
+
+async def _account_terms(settings: ExecRiskSettings) -> AccountTerms:
+    from services.exec_risk_service.adapters.ccxt_venue import CcxtVenue
+    from shared.exchange.client import create_exchange
+
+    client = create_exchange(
+        settings.trading_mode.value,
+        base_url=settings.exchange_url,
+        api_key=settings.binance_api_key,
+        secret=settings.binance_api_secret.get_secret_value(),
+    )
+    try:
+        return await CcxtVenue(client, SystemClock()).account_terms()
+    finally:
+        await client.close()
+
+
+def _fill_in_servers(machine: Machine) -> None:
+    """What the supervisor tells the services itself is no question of settings."""
+    for name, value in {"REDIS_URL": "redis://127.0.0.1", "POSTGRES_URL": "postgresql://127.0.0.1/x"}.items():
+        if configured(name, machine.environment) is None:
+            os.environ[name] = value
 
 
 def _clock(_: Machine) -> Finding:
@@ -224,6 +267,7 @@ _CHECKS: Mapping[str, Callable[[Machine], Finding]] = {
     "ports": _ports,
     "state folder": _state_folder,
     "settings": _settings,
+    "exchange": _exchange,
     "clock": _clock,
     "disk": _disk,
     "memory": _memory,

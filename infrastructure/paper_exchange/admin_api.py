@@ -41,6 +41,7 @@ def admin_app(exchange: LiveExchange) -> Starlette:
         ("POST", "/admin/market/candle", api.inject_candle),
         ("POST", "/admin/streams/close", api.close_streams),
         ("POST", "/admin/listen_key/expire", api.expire_listen_key),
+        ("POST", "/admin/account/settings", api.change_settings),
     ]
     return Starlette(
         routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
@@ -136,6 +137,9 @@ class _AdminApi:
 
     async def expire_listen_key(self, _request: Request) -> Response:
         return _json({"expired": self._exchange.expire_listen_key()})
+
+    async def change_settings(self, request: Request) -> Response:
+        return _json(self._exchange.terms.change(await _body(request)))
 
 
 async def _refuse(_request: Request, error: Exception) -> Response:

@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from infrastructure.paper_exchange.account_settings import AccountSettings
 from infrastructure.paper_exchange.arrived_requests import REMEMBERED, ArrivedRequest
 from infrastructure.paper_exchange.connection_rules import BINANCE_RULES, ConnectionRules
 from infrastructure.paper_exchange.connections import OpenConnections
@@ -71,6 +72,7 @@ class LiveExchange:
         self.clock_offset = timedelta()
         self.weight = UsedWeight(limits)
         self.requests: deque[ArrivedRequest] = deque(maxlen=REMEMBERED)
+        self.terms = AccountSettings()
         self.listen_keys = ListenKeys(credentials.api_key)
         self.streams = MarketStreams(engine, self.hub)
         self.is_frozen = False

@@ -82,8 +82,8 @@ def set_position_mode(_exchange: LiveExchange, parameters: Parameters) -> Json:
     raise refusal(-4084 if parameters.flag("dualSidePosition") else -4059)
 
 
-def multi_assets_mode(_exchange: LiveExchange, _parameters: Parameters) -> Json:
-    return {"multiAssetsMargin": False}
+def multi_assets_mode(exchange: LiveExchange, _parameters: Parameters) -> Json:
+    return {"multiAssetsMargin": exchange.terms.multi_assets}
 
 
 def leverage_brackets(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
@@ -157,17 +157,5 @@ def order_limits(exchange: LiveExchange, _parameters: Parameters) -> list[Json]:
 
 
 def api_restrictions(exchange: LiveExchange, _parameters: Parameters) -> Json:
-    """A key for trading futures from one address that cannot move money."""
-    return {
-        "ipRestrict": True,
-        "createTime": milliseconds(exchange.engine.account().updated_at),
-        "enableReading": True,
-        "enableFutures": True,
-        "enableWithdrawals": False,
-        "enableInternalTransfer": False,
-        "enableMargin": False,
-        "enableSpotAndMarginTrading": False,
-        "enableVanillaOptions": False,
-        "enablePortfolioMarginTrading": False,
-        "permitsUniversalTransfer": False,
-    }
+    """A key for trading futures from one address that cannot move money, unless the admin port said otherwise."""
+    return {"createTime": milliseconds(exchange.engine.account().updated_at), **exchange.terms.permissions()}

@@ -19,6 +19,7 @@ from services.exec_risk_service.adapters.binance_reports import (
     payment,
     reports_of,
 )
+from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.quotes import Level, Quote
 from services.exec_risk_service.domain.reports import (
@@ -117,8 +118,8 @@ class EngineVenue:
     async def instruments(self) -> Mapping[str, Instrument]:
         return {symbol: self._engine.contract(symbol).instrument for symbol in self._engine.symbols}
 
-    async def is_one_way(self) -> bool:
-        return True
+    async def account_terms(self) -> AccountTerms:
+        return AccountTerms()
 
     # -- past candles ------------------------------------------------------------------------------------------------
 

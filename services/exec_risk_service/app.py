@@ -24,8 +24,10 @@ from services.exec_risk_service.config import SERVICE, ExecRiskSettings
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
+from services.exec_risk_service.domain.trading_state import TradingCause
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease
+from services.exec_risk_service.handlers.account_watch import AccountWatch
 from services.exec_risk_service.handlers.cover_watch import CoverWatch
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.executor_health import clock_check, lease_check
@@ -87,6 +89,8 @@ SCHEMA = "exec_risk"
 _TICK_SECONDS = 0.25
 #: How long the start waits for the first stops of naked positions before it listens to signals.
 _PROTECTION_SECONDS = 10.0
+#: Wall time between two looks at what keeps entries back from outside the book.
+_WATCH_SECONDS = 1.0
 _TAKEN_OVER = 1
 
 log = structlog.get_logger(__name__)
@@ -279,6 +283,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         redis=redis,
         file=pause_file(settings),
         metrics=metrics,
+        market_waits=False,
     )
     offset = ClockOffset(client.fapiPublicGetTime, clock=clock, correct=client.correct_time, metrics=metrics)
     client.on_wrong_time = offset.doubt
@@ -301,6 +306,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         on_lost=end_process,
     )
     gate.entry_bar = lease.bar
+    venue = with_points(CcxtVenue(client, market_clock), points)
     parts = assemble(
         account=settings.account,
         symbols=settings.qt_symbols,
@@ -308,7 +314,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         bus=bus,
         rpc=rpc,
         policy=policy,
-        venue=with_points(CcxtVenue(client, market_clock), points),
+        venue=venue,
         journal=with_points(PostgresJournal(pool, holder=holder), points),
         lanes=lanes,
         clock=clock,
@@ -321,6 +327,12 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         spans=spans,
     )
     relay_task.open(parts.relay.drain)
+    watch = AccountWatch(
+        parts.ledger,
+        venue,
+        clock=clock,
+        causes={TradingCause.CLOCK_SKEW: offset.bar, TradingCause.EXCHANGE_BAN: gate.ban},
+    )
     maintenance = Maintenance(
         parts.ledger,
         parts.reconciler,
@@ -376,6 +388,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             stream,
             _Recovery(parts, lanes, clock),
             BackgroundTask("user-reports", partial(pump, stream, parts.on_report, maintenance.sweep_soon)),
+            BackgroundTask("account-watch", partial(every, clock, _WATCH_SECONDS, watch.tick)),
             BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
             rpc,
             bus,

@@ -15,6 +15,8 @@ from shared.settings import PostgresUrl, ServiceSettings, TradingMode
 from shared.trading.instruments import timeframe_duration
 
 SERVICE = "exec-risk-service"
+#: What opens the paper exchange, and nothing else.
+_NO_KEYS = frozenset({"", "paper"})
 
 
 class ExecRiskSettings(ServiceSettings):
@@ -70,6 +72,19 @@ class ExecRiskSettings(ServiceSettings):
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
     qt_crashpoint: str = ""
+
+    @model_validator(mode="after")
+    def _keys_of_the_exchange(self) -> Self:
+        if self.trading_mode is TradingMode.PAPER:
+            return self
+        keys = {
+            "BINANCE_API_KEY": self.binance_api_key,
+            "BINANCE_API_SECRET": self.binance_api_secret.get_secret_value(),
+        }
+        for name, value in keys.items():
+            if value in _NO_KEYS:
+                raise ValueError(f"TRADING_MODE={self.trading_mode.value} needs a key of that exchange in {name}")
+        return self
 
     @model_validator(mode="after")
     def _no_crash_with_real_money(self) -> Self:

@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.lease import LeaseRecord
 from services.exec_risk_service.domain.orders import Order
@@ -112,8 +113,8 @@ class TradingTerms(Protocol):
         """Return the filters of every listed perpetual by venue symbol."""
         ...
 
-    async def is_one_way(self) -> bool:
-        """Tell whether the account holds one net position per symbol."""
+    async def account_terms(self) -> AccountTerms:
+        """Return the modes of the account and the permissions of its key."""
         ...
 
 

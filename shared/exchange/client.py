@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 import ccxt.pro
 import structlog
 
@@ -47,6 +48,17 @@ _NOT_CONNECTED = frozenset(
     {"ClientConnectorError", "ClientConnectorDNSError", "gaierror", "ClientProxyConnectionError"}
 )
 
+#: The only hosts of each mode that is not on this machine.
+_HOSTS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "testnet": frozenset({"demo-fapi.binance.com", "fstream.binancefuture.com", "testnet.binancefuture.com"}),
+        "live": frozenset({"fapi.binance.com", "api.binance.com", "fstream.binance.com", "ws-fapi.binance.com"}),
+    }
+)
+#: The interfaces that are used, as ccxt names them; ``sapi`` only for the permissions of the key.
+_REST_NAMES = (
+    "fapiPublic", "fapiPublicV2", "fapiPublicV3", "fapiPrivate", "fapiPrivateV2", "fapiPrivateV3", "fapiData", "sapi",
+)  # fmt: skip
 _answer: ContextVar[tuple[int, str, Mapping[str, str]] | None] = ContextVar("exchange_answer", default=None)
 #: The request that is being signed and sent; None for one that ccxt made outside its table.
 _request: ContextVar[ApiRequest | None] = ContextVar("exchange_request", default=None)
@@ -87,6 +99,9 @@ def create_exchange(
         exchange.enable_demo_trading(True)
     elif mode != "live":
         raise ConfigurationError(f"TRADING_MODE is {mode!r}; use paper, testnet or live")
+    if mode != "paper":
+        _keep_only(exchange, _HOSTS[mode])
+    exchange.hosts = frozenset(_hosts_of(exchange.urls["api"]))
     exchange.gate = RequestGate(exchange.rest_host, clock=SystemClock())
     return exchange
 
@@ -104,11 +119,32 @@ def _point_at(exchange: BinanceUsdm, base_url: str) -> None:
         for name, url in exchange.urls["api"].items()
         if isinstance(url, str) and url.startswith("https://fapi.binance.com")
     }
+    futures["sapi"] = f"{base}/sapi/v1"  # what the key may do is asked for there
     exchange.urls = {
         "api": {**futures, "ws": {"linear": f"{streams}/ws", "ws-api": {"linear": f"{streams}/ws-fapi/v1"}}}
     }
     # ccxt names errors by the host of the URL; with the real host's table a paper error looks like a live one.
     exchange.errors_as_live = True
+
+
+def _keep_only(exchange: BinanceUsdm, hosts: frozenset[str]) -> None:
+    """Delete every URL of another host or another product: a call that is not ours cannot leave by mistake."""
+    addresses = exchange.urls["api"]
+    rest = {name: addresses[name] for name in _REST_NAMES if name in addresses}
+    streams = {"linear": addresses["ws"]["linear"], "ws-api": {"linear": addresses["ws"]["ws-api"]["linear"]}}
+    exchange.urls = {"api": {**rest, "ws": streams}}
+    if strange := set(_hosts_of(exchange.urls["api"])) - hosts:
+        raise ConfigurationError(
+            f"ccxt sends orders to {', '.join(sorted(strange))}, which is no host of Binance; is the package genuine?"
+        )
+
+
+def _hosts_of(addresses: Mapping[str, Any]) -> Iterator[str]:
+    for address in addresses.values():
+        if isinstance(address, str):
+            yield urlsplit(address).hostname or ""
+        else:
+            yield from _hosts_of(address)
 
 
 def _is_loopback(url: str) -> bool:
@@ -132,12 +168,14 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         user_events: Raw messages of the user data stream (``ORDER_TRADE_UPDATE``, ``ACCOUNT_UPDATE``,
             ``ALGO_UPDATE``, ``listenKeyExpired``, ...) and the same markers; filled by ``follow_user_stream``.
         gate: What every request passes; one for this process alone unless another is set.
+        hosts: The only hosts that this client talks to, whatever an answer or an option says.
         on_wrong_time: Called when the exchange refused a time stamp.
     """
 
     errors_as_live = False
     metrics: Metrics | None = None
     gate: RequestGate
+    hosts: frozenset[str] = frozenset()
     on_wrong_time: Callable[[], None] = staticmethod(lambda: None)
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -153,6 +191,30 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
     def rest_host(self) -> str:
         """Host and port of the futures interface."""
         return str(urlsplit(self.urls["api"]["fapiPrivate"]).netloc)
+
+    @property
+    def tells_key_permissions(self) -> bool:
+        """Whether the exchange can be asked what the key may do; the demo exchange cannot."""
+        return "sapi" in self.urls["api"]
+
+    def open(self, lazy: bool = False) -> None:
+        """Make the connections; none of them follows an answer to another address."""
+        is_new = self.session is None
+        super().open(lazy)
+        if is_new and self.session is not None:
+            trace = aiohttp.TraceConfig()
+            trace.on_request_redirect.append(_refuse_redirect)
+            trace.freeze()
+            self.session.trace_configs.append(trace)
+
+    def client(self, url: str) -> Any:
+        """Return the connection of a stream; only to a host of the mode."""
+        self._require_host(url)
+        return super().client(url)
+
+    def _require_host(self, url: str) -> None:
+        if (host := urlsplit(url).hostname) not in self.hosts:
+            raise ConfigurationError(f"{host} is no host of this trading mode; nothing was sent there")
 
     def get_exceptions_by_url(self, url: str, exact_or_broad: str) -> Any:
         if self.errors_as_live:
@@ -199,6 +261,7 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         _answer.set(None)
         request = _request.get()
         path = urlsplit(url).path
+        self._require_host(url)
         if request is not None:
             self.gate.pass_entry(request)
         loop = asyncio.get_running_loop()
@@ -352,6 +415,10 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
                 super().handle_message(client, message)
         except Exception as error:  # noqa: BLE001 - see above
             log.warning("exchange_message_unreadable", error=str(error)[:300], message=str(message)[:300])
+
+
+async def _refuse_redirect(_session: Any, _context: Any, parameters: aiohttp.TraceRequestRedirectParams) -> None:
+    raise aiohttp.ClientError(f"the exchange's answer leads to another address: {parameters.url.host}")
 
 
 def _answer_to(method: str, path: str, error: Exception) -> Answer:

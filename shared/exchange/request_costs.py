@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ class Priority(StrEnum):
 
     EXIT = "EXIT"  # reduces exposure, or asks for the fate of an order: never waits for the budget
     ENTRY = "ENTRY"  # adds exposure
-    ACCOUNT = "ACCOUNT"  # looks at the account; tried again by whoever asks
+    ACCOUNT = "ACCOUNT"  # looks at the account, or at a price for an order; tried again by whoever asks
     MARKET = "MARKET"  # candles and figures for models: waits for the next minute
 
 
@@ -110,11 +110,11 @@ _TABLE: Mapping[tuple[str, str], tuple[Weight, Priority]] = MappingProxyType(
         ("GET", "account/apiRestrictions"): (0, Priority.ACCOUNT),
         ("GET", "ping"): (1, Priority.MARKET),
         ("GET", "klines"): (_KLINES, Priority.MARKET),
-        ("GET", "depth"): (_DEPTH, Priority.MARKET),
+        ("GET", "depth"): (_DEPTH, Priority.ACCOUNT),
         ("GET", "ticker/24hr"): (_by_symbol(1, 40), Priority.MARKET),
-        ("GET", "ticker/price"): (_by_symbol(1, 2), Priority.MARKET),
-        ("GET", "ticker/bookTicker"): (_by_symbol(2, 5), Priority.MARKET),
-        ("GET", "premiumIndex"): (_by_symbol(1, 10), Priority.MARKET),
+        ("GET", "ticker/price"): (_by_symbol(1, 2), Priority.ACCOUNT),
+        ("GET", "ticker/bookTicker"): (_by_symbol(2, 5), Priority.ACCOUNT),
+        ("GET", "premiumIndex"): (_by_symbol(1, 10), Priority.ACCOUNT),
         ("GET", "fundingRate"): (1, Priority.MARKET),
         ("GET", "fundingInfo"): (1, Priority.MARKET),
     }
@@ -136,6 +136,11 @@ def request_of(method: str, path: str, parameters: Parameters) -> ApiRequest:
     if priority is Priority.ENTRY and _only_reduces(parameters):
         priority = Priority.EXIT
     return ApiRequest(method, path, weight if isinstance(weight, int) else weight(parameters), priority)
+
+
+def as_look(request: ApiRequest) -> ApiRequest:
+    """Return ``request`` as important as a look at the account."""
+    return replace(request, priority=Priority.ACCOUNT)
 
 
 def _only_reduces(parameters: Parameters) -> bool:

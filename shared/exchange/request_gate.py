@@ -17,8 +17,8 @@ from shared.cancellation import end_task
 from shared.clock import Clock
 from shared.errors import ConnectionLostError, TransientError
 from shared.exchange.outcome import Answer
-from shared.exchange.pauses import Pause, longer, pause_after, pause_of
-from shared.exchange.request_costs import ApiRequest, Priority
+from shared.exchange.pauses import Pause, PauseKind, longer, pause_after, pause_of
+from shared.exchange.request_costs import ApiRequest, Priority, as_look
 from shared.exchange.weight_budget import WeightBudget
 from shared.redis_connection import RedisConnection
 from shared.settings import ServiceSettings
@@ -47,7 +47,6 @@ class RequestGate:
         name: Component name.
         entry_bar: Tells why no order that adds exposure may leave this process; asked after the request was signed, as
             the last thing before it is written. Set by who owns the account.
-        on_pause: Called once for each pause that stops everything, when it begins.
     """
 
     name = "exchange-gate"
@@ -60,6 +59,7 @@ class RequestGate:
         redis: RedisConnection | None = None,
         file: Path | None = None,
         metrics: Metrics | None = None,
+        market_waits: bool = True,
     ) -> None:
         """Prepare; pauses in ``file`` are known at once.
 
@@ -69,12 +69,14 @@ class RequestGate:
             redis: Where services share weight and pauses; None keeps both to this process.
             file: Where pauses survive a restart while Redis is away; None for nowhere.
             metrics: Gets used weight and seconds of pause.
+            market_waits: Whether candles are the least important; False where they belong to the recovery of an
+                account, and count like looks at it.
         """
         self.budget = WeightBudget(scope, clock=clock, redis=redis)
         self.entry_bar: Callable[[], str | None] = lambda: None
-        self.on_pause: Callable[[Pause], None] = lambda pause: None
         self._key = f"quantum:exchange:{scope}:pause"
         self._clock = clock
+        self._market_waits = market_waits
         self._redis = redis
         self._file = file
         self._stop: Pause | None = None
@@ -108,6 +110,13 @@ class RequestGate:
         pause = longer(self._lasting(self._stop), self._lasting(self._orders))
         return None if pause is None else f"the exchange asked for a pause until {_time(pause.until_ms)}: {pause.why}"
 
+    def ban(self) -> str | None:
+        """Tell for how long the exchange has shut this address out; None while it has not."""
+        pause = self._lasting(self._stop)
+        if pause is None or pause.kind is PauseKind.LIMIT:
+            return None
+        return f"the exchange has banned this address until {_time(pause.until_ms)}: {pause.why}"
+
     @property
     def paused_seconds(self) -> float:
         """Seconds until requests other than entries may go out again; 0 when they may."""
@@ -127,11 +136,12 @@ class RequestGate:
         Raises:
             ConnectionLostError: It may not, so it was not sent.
         """
-        waits = request.priority is Priority.MARKET
+        waits = request.priority is Priority.MARKET and self._market_waits
         if waits and self.paused_seconds <= _PATIENCE_SECONDS:
             await self.opened()
         self._require_open(request)
-        while (seconds := await self.budget.take(request)) > 0:
+        asked = request if waits or request.priority is not Priority.MARKET else as_look(request)
+        while (seconds := await self.budget.take(asked)) > 0:
             if not waits:
                 raise ConnectionLostError(
                     f"{request}: not sent, {self.budget.used} of {self.budget.limit} weight are used and the rest is "
@@ -177,17 +187,14 @@ class RequestGate:
             await self._share(pause)
 
     def _note(self, pause: Pause) -> bool:
-        """Keep ``pause`` if it ends later than what is known; tell whoever wants to know of a new one."""
+        """Keep ``pause`` if it ends later than what is known; tell whether it does."""
         known = self._stop if pause.kind.stops_everything else self._orders
         if pause.seconds_left(self._now_ms()) <= 0 or longer(known, pause) is not pause:
             return False
-        if not pause.kind.stops_everything:
+        if pause.kind.stops_everything:
+            self._stop = pause
+        else:
             self._orders = pause
-            return True
-        is_new = self._lasting(known) is None or known is None or known.kind is not pause.kind
-        self._stop = pause
-        if is_new:
-            self.on_pause(pause)
         return True
 
     # -- what all services know ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.replay.engine_venue import EngineVenue
 from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
 from services.exec_risk_service.app import Venue
+from services.exec_risk_service.domain.account_terms import refusals
 from services.exec_risk_service.domain.orders import Leg, Order, Provenance
 from services.exec_risk_service.domain.reports import CashChanged, CashKind, OrderReport, VenueReport
 from services.exec_risk_service.ports import OrderRef, ref_of
@@ -316,4 +317,4 @@ async def test_the_terms_tell_filters_leverage_and_mode(stage: Stage) -> None:
     assert (instrument.tick_size, instrument.lot_step) == (Decimal("0.1"), Decimal("0.001"))
     assert (instrument.min_notional, instrument.max_leverage) == (Decimal(100), 125)
     assert instrument == stage.engine.contract(BTC).instrument
-    assert await stage.venue.is_one_way() is True
+    assert refusals(await stage.venue.account_terms()) == ()

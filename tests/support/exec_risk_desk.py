@@ -12,6 +12,7 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.replay.engine_venue import EngineVenue
 from services.exec_risk_service.adapters.memory_journal import MemoryJournal, MemoryStore
 from services.exec_risk_service.app import ExecRisk, assemble
+from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, VenueAccount
@@ -117,7 +118,7 @@ class FaultyVenue:
         self.after: dict[str, list[Exception]] = {}
         self.sent: list[str] = []
         self.hidden: set[str] = set()
-        self.one_way = True
+        self.terms = AccountTerms()
 
     async def submit(self, order: Order) -> OrderReport:
         self._strike(self.before, f"submit:{order.leg.value}")
@@ -165,8 +166,8 @@ class FaultyVenue:
     async def instruments(self) -> Mapping[str, Instrument]:
         return await self.inner.instruments()
 
-    async def is_one_way(self) -> bool:
-        return self.one_way
+    async def account_terms(self) -> AccountTerms:
+        return self.terms
 
     async def candles(self, symbol: str, timeframe: str, start: datetime, end: datetime) -> Sequence[Candle]:
         self._strike(self.before, "candles")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from shared.errors import ConfigurationError
+from shared.errors import ConfigurationError, OutcomeUnknownError
 from shared.exchange.client import BinanceUsdm, create_exchange
+from shared.exchange.outcome import translate
 
 
 def addresses(exchange: BinanceUsdm) -> set[str]:
@@ -61,3 +65,60 @@ async def test_testnet_and_live_talk_to_their_own_hosts() -> None:
 def test_an_unknown_mode_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="use paper, testnet or live"):
         create("simulation")
+
+
+@pytest.mark.parametrize(
+    ("mode", "hosts"),
+    [
+        ("paper", {"127.0.0.1"}),
+        ("testnet", {"demo-fapi.binance.com", "fstream.binancefuture.com", "testnet.binancefuture.com"}),
+        ("live", {"fapi.binance.com", "api.binance.com", "fstream.binance.com", "ws-fapi.binance.com"}),
+    ],
+)
+async def test_each_mode_knows_its_own_hosts_only(mode: str, hosts: set[str]) -> None:
+    client = create(mode)
+
+    assert client.hosts == hosts
+    assert client.tells_key_permissions is (mode != "testnet")
+    for elsewhere in {"fapi.binance.com", "demo-fapi.binance.com", "169.254.169.254", "127.0.0.1"} - hosts:
+        with pytest.raises(ConfigurationError, match=elsewhere):
+            await client.fetch(f"https://{elsewhere}/fapi/v1/time")
+        with pytest.raises(ConfigurationError, match=elsewhere):
+            client.client(f"wss://{elsewhere}/ws")
+    await client.close()
+
+
+def test_a_package_that_sends_orders_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = BinanceUsdm.describe
+
+    def describe(self: BinanceUsdm) -> Any:
+        told = genuine(self)
+        told["urls"]["api"]["fapiPrivate"] = "https://fapi.binance.example/fapi/v1"
+        return told
+
+    monkeypatch.setattr(BinanceUsdm, "describe", describe)
+
+    with pytest.raises(ConfigurationError, match=r"fapi\.binance\.example, which is no host of Binance"):
+        create("live")
+
+
+async def test_an_answer_that_leads_elsewhere_is_not_followed() -> None:
+    seen: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    server = TestServer(app)
+    await server.start_server()
+    client = create_exchange("paper", base_url=str(server.make_url("/")), api_key="key", secret="secret")
+
+    with pytest.raises(Exception) as refused:
+        await client.fapiPrivatePostOrder({"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "quantity": "1"})
+
+    assert isinstance(translate(refused.value), OutcomeUnknownError)
+    assert seen == ["/fapi/v1/order"]
+    await client.close()
+    await server.close()

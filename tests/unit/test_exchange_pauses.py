@@ -36,7 +36,7 @@ NOW = 1_800_000_000_000
         ("GET", "klines", {"limit": "499"}, 2, Priority.MARKET),
         ("GET", "klines", {"limit": 1000}, 5, Priority.MARKET),
         ("GET", "klines", {"limit": 1500}, 10, Priority.MARKET),
-        ("GET", "depth", {"limit": 1000}, 20, Priority.MARKET),
+        ("GET", "depth", {"limit": 1000}, 20, Priority.ACCOUNT),
         ("GET", "somethingNew", {}, 20, Priority.ACCOUNT),
     ],
 )

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.inputs import SendStarted
 from services.exec_risk_service.domain.orders import Leg
 from services.exec_risk_service.domain.reports import CashChanged, OrderReport, Reconnected
@@ -26,7 +27,7 @@ def alerts(desk: Desk) -> list[str]:
 
 async def test_a_hedged_account_is_refused() -> None:
     desk = desk_on(flat(50_000, 5))
-    desk.venue.one_way = False
+    desk.venue.terms = AccountTerms(hedge_mode=True)
 
     with pytest.raises(ConfigurationError, match="hedge mode"):
         await desk.start()

@@ -31,6 +31,8 @@ def test_the_account_is_named_by_mode_and_run(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TRADING_MODE", "testnet")
     monkeypatch.setenv("QT_RUN_ID", "seven")
 
+    monkeypatch.setenv("BINANCE_API_KEY", "k" * 64)
+    monkeypatch.setenv("BINANCE_API_SECRET", "s" * 64)
     assert load_settings(ExecRiskSettings).account == "testnet:seven"
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any
 
+from services.exec_risk_service.domain.account_terms import KeyPermissions
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.quotes import Level, Quote
 from services.exec_risk_service.domain.reports import (
@@ -88,6 +89,25 @@ def algo_parameters(order: Order) -> dict[str, str]:
         "clientAlgoId": order.client_order_id,
         "newOrderRespType": "RESULT",
     }
+
+
+# -- terms ---------------------------------------------------------------------------------------------------------
+
+
+def is_set(answer: Json, name: str) -> bool:
+    """Return a flag of an answer; one that is missing or strange counts as set, because it could be."""
+    return answer.get(name) not in (False, "false")
+
+
+def key_permissions(answer: Json) -> KeyPermissions:
+    """Return what GET /sapi/v1/account/apiRestrictions says about the key."""
+    return KeyPermissions(
+        withdraw=is_set(answer, "enableWithdrawals"),
+        internal_transfer=is_set(answer, "enableInternalTransfer"),
+        universal_transfer=is_set(answer, "permitsUniversalTransfer"),
+        futures=answer.get("enableFutures") in (True, "true"),
+        ip_restricted=answer.get("ipRestrict") in (True, "true"),
+    )
 
 
 # -- orders --------------------------------------------------------------------------------------------------------

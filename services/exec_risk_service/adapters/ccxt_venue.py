@@ -14,6 +14,8 @@ from services.exec_risk_service.adapters.binance_reports import (
     algo_parameters,
     algo_report,
     instruments_of,
+    is_set,
+    key_permissions,
     order_parameters,
     order_report,
     payment,
@@ -22,6 +24,7 @@ from services.exec_risk_service.adapters.binance_reports import (
     trade_fill,
     venue_account,
 )
+from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, Reconnected, VenueAccount, VenueReport
@@ -142,9 +145,17 @@ class CcxtVenue:
         brackets = await _query(self._client.fapiPrivateGetLeverageBracket, {})
         return instruments_of(info, brackets)
 
-    async def is_one_way(self) -> bool:
-        answer = await _query(self._client.fapiPrivateGetPositionSideDual, {})
-        return answer["dualSidePosition"] in (False, "false")
+    async def account_terms(self) -> AccountTerms:
+        position_mode = await _query(self._client.fapiPrivateGetPositionSideDual, {})
+        margin_mode = await _query(self._client.fapiPrivateGetMultiAssetsMargin, {})
+        key = None
+        if self._client.tells_key_permissions:
+            key = key_permissions(await _query(self._client.sapiGetAccountApiRestrictions, {}))
+        return AccountTerms(
+            hedge_mode=is_set(position_mode, "dualSidePosition"),
+            multi_assets_mode=is_set(margin_mode, "multiAssetsMargin"),
+            key=key,
+        )
 
     # -- past candles ------------------------------------------------------------------------------------------------
 

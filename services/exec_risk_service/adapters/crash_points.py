@@ -44,7 +44,7 @@ PORTS: tuple[Effects, ...] = (
     Effects("lease", LeaseStore, effects=("take", "renew", "release"), reads=("read",)),
     Effects("view", AccountView, reads=("account", "open_orders", "fills_after", "payments_since")),
     Effects("market", MarketView, reads=("quote",)),
-    Effects("terms", TradingTerms, reads=("instruments", "is_one_way")),
+    Effects("terms", TradingTerms, reads=("instruments", "account_terms")),
     Effects("history", CandleHistory, reads=("candles",)),
     Effects("stream", ReportStream, reads=("start", "stop", "reports")),
 )

@@ -96,6 +96,7 @@ class TradingCause(StrEnum):
     POSITION_MISMATCH = "POSITION_MISMATCH"
     CLOCK_SKEW = "CLOCK_SKEW"
     EXCHANGE_BAN = "EXCHANGE_BAN"
+    ACCOUNT_TERMS = "ACCOUNT_TERMS"
     FOREIGN_EXECUTOR = "FOREIGN_EXECUTOR"
     LIQUIDATION_NEAR = "LIQUIDATION_NEAR"
     SYSTEM_MODE = "SYSTEM_MODE"
@@ -116,6 +117,7 @@ ENDINGS: Mapping[TradingCause, Ends] = MappingProxyType(
         TradingCause.POSITION_MISMATCH: Ends.BY_A_PERSON,
         TradingCause.CLOCK_SKEW: Ends.WITH_ITS_CAUSE,
         TradingCause.EXCHANGE_BAN: Ends.WITH_ITS_CAUSE,
+        TradingCause.ACCOUNT_TERMS: Ends.WITH_ITS_CAUSE,
         TradingCause.FOREIGN_EXECUTOR: Ends.BY_A_PERSON,
         TradingCause.LIQUIDATION_NEAR: Ends.WITH_ITS_CAUSE,
         TradingCause.SYSTEM_MODE: Ends.WITH_ITS_CAUSE,

@@ -12,6 +12,7 @@ from decimal import Decimal
 
 import structlog
 
+from services.exec_risk_service.domain.account_terms import refusals, warnings
 from services.exec_risk_service.domain.inputs import (
     CancelRefused,
     PositionObserved,
@@ -77,6 +78,7 @@ class Reconciler:
         self._suspicions: dict[str, tuple[object, object]] = {}
         self._doubted: set[str] = set()
         self._turn = asyncio.Lock()
+        self._has_recovered = False
 
     # -- start -------------------------------------------------------------------------------------------------------
 
@@ -84,7 +86,7 @@ class Reconciler:
         """Bring journal and exchange together; afterwards signals may be listened to.
 
         Raises:
-            ConfigurationError: The account is in hedge mode.
+            ConfigurationError: The account or its key must not be traded with.
             TransientError: Exchange or journal cannot be reached.
         """
         async with self._turn:
@@ -92,14 +94,13 @@ class Reconciler:
         # What was asked for just now and not found is not waited for: a second stop does no harm, a missing one may.
         await self.upkeep(patience=timedelta(0))
         await self._sweep_doubted()
+        self._has_recovered = True
         book = self._ledger.book
         log.info("account_recovered", account=book.account, step=book.step, positions=len(book.positions))
 
     async def _recover(self) -> None:
-        if not await self._terms.is_one_way():
-            raise ConfigurationError(
-                "the exchange account is in hedge mode; switch it to one-way mode (POST /fapi/v1/positionSide/dual)"
-            )
+        if not self._has_recovered:
+            await self._refuse_unsafe_account()
         await self._ledger.load(await self._terms.instruments())
         await self._drop_unsent()
         await self._forget_cancels()
@@ -109,6 +110,14 @@ class Reconciler:
             await self._read_fills(self._symbols)
             await self._fills.read_payments()
             await self._compare_account()
+
+    async def _refuse_unsafe_account(self) -> None:
+        """At the start only: later a change of the account restricts trading, and positions are still looked after."""
+        terms = await self._terms.account_terms()
+        if found := refusals(terms):
+            raise ConfigurationError("; ".join(found))
+        for warning in warnings(terms):
+            log.warning("account_terms_weak", hint=warning)
 
     async def _drop_unsent(self) -> None:
         """An intent that was stored but never marked as sent is not sent late: its moment has passed."""
