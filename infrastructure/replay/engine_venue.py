@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from infrastructure.paper_exchange import records
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
-from infrastructure.paper_exchange.payloads import algo_cancel_json, algo_json, income_json, order_json
+from infrastructure.paper_exchange.payloads import algo_cancel_json, algo_json, income_json, order_json, position_json
 from infrastructure.paper_exchange.records import AlgoRequest, OrderRequest, TimeInForce
 from services.exec_risk_service.adapters.binance_reports import (
     algo_cancelled,
@@ -18,6 +19,7 @@ from services.exec_risk_service.adapters.binance_reports import (
     order_report,
     payment,
     reports_of,
+    venue_position,
 )
 from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.orders import Order
@@ -26,7 +28,6 @@ from services.exec_risk_service.domain.reports import (
     CashReport,
     OrderReport,
     VenueAccount,
-    VenuePosition,
     VenueReport,
 )
 from services.exec_risk_service.ports import OrderRef
@@ -87,7 +88,7 @@ class EngineVenue:
     async def account(self) -> VenueAccount:
         record = self._engine.account()
         held = [
-            VenuePosition(position.symbol, position.quantity, position.entry_price, position.mark_price)
+            replace(venue_position(position_json(position)), entry_price=position.entry_price)
             for position in record.positions
             if position.quantity
         ]

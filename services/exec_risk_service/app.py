@@ -200,11 +200,14 @@ def assemble(
     reconciler = Reconciler(
         ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
     )
-    lanes.open(carrier(OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar, opened=opened), reconciler))
+    sender = OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar, opened=opened)
+    lanes.open(carrier(sender, reconciler))
     quotes = QuoteBoard(venue, clock)
     handlers = Handlers(
         order_executor=OrderExecutor(ledger, quotes, market_clock),
-        position_monitor=PositionMonitor(ledger, reconciler, quotes),
+        position_monitor=PositionMonitor(
+            ledger, reconciler, quotes, market_clock=market_clock, note_leverage=sender.note_leverage
+        ),
         risk_validator=RiskValidator(ledger),
         policy_watcher=PolicyWatcher(policy),
     )

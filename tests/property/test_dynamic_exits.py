@@ -10,7 +10,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from services.exec_risk_service.domain.dynamic_exits import (
-    ExitAdvice,
     ExitView,
     advised_exits,
     moved_exits,
@@ -20,7 +19,7 @@ from services.exec_risk_service.domain.dynamic_exits import (
 from services.exec_risk_service.domain.orders import EntryPlan
 from services.exec_risk_service.domain.positions import Origin, Position
 from services.exec_risk_service.domain.price_history import PriceHistory
-from services.exec_risk_service.domain.protection import ExitRules
+from services.exec_risk_service.domain.protection import ExitAdvice, ExitRules
 from shared.trading.candles import Candle
 from shared.trading.positions import NetPosition
 from tests.property.test_exec_book import INSTRUMENT
@@ -101,7 +100,7 @@ def test_the_first_stop_is_on_the_losing_side_and_within_what_one_trade_may_lose
         assert (opened.target_price > ENTRY) == position.is_long
 
 
-@given(positions(), views(), st.lists(st.tuples(st.floats(0.9, 1.1), st.integers(0, 6)), max_size=20))
+@given(positions(), views(), st.lists(st.tuples(st.floats(0.9, 1.1), st.integers(0, 24)), max_size=20))
 def test_a_stop_never_loosens_and_never_crosses_the_mark(
     position: Position, view: ExitView, walk: list[tuple[float, int]]
 ) -> None:

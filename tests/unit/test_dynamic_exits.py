@@ -9,7 +9,6 @@ from decimal import Decimal
 import pytest
 
 from services.exec_risk_service.domain.dynamic_exits import (
-    ExitAdvice,
     ExitView,
     advised_exits,
     moved_exits,
@@ -17,7 +16,7 @@ from services.exec_risk_service.domain.dynamic_exits import (
 )
 from services.exec_risk_service.domain.orders import EntryPlan, Leg
 from services.exec_risk_service.domain.positions import Origin, Position
-from services.exec_risk_service.domain.protection import ExitBasis, ExitRules
+from services.exec_risk_service.domain.protection import ExitAdvice, ExitBasis, ExitRules
 from shared.trading.orders import OrderType
 from shared.trading.policy import PolicyState
 from shared.trading.positions import NetPosition

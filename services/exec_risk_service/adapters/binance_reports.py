@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -15,6 +15,9 @@ from services.exec_risk_service.domain.reports import (
     CashChanged,
     CashKind,
     CashReport,
+    LeverageChanged,
+    MarginCalled,
+    OrderInQuestion,
     OrderReport,
     VenueAccount,
     VenuePosition,
@@ -51,6 +54,8 @@ _ALGO_STATUS: Mapping[str, OrderStatus] = MappingProxyType(
 )
 #: Incomes that come with a trade and are booked with it.
 _TRADE_INCOMES = frozenset({"REALIZED_PNL", "COMMISSION"})
+#: Both numbers are rounded: a quotient farther from a whole number says nothing about the leverage.
+_LEVERAGE_NOISE = Decimal("0.02")
 #: Execution types that carry a trade; CALCULATED is a liquidation.
 _TRADE_EXECUTIONS = frozenset({"TRADE", "CALCULATED"})
 
@@ -179,17 +184,28 @@ def reports_of(event: Json) -> tuple[VenueReport, ...]:
         InvalidInputError: The message lacks fields, or holds numbers or states that do not exist.
     """
     try:
-        match event["e"]:
-            case "ORDER_TRADE_UPDATE":
-                return (_order_trade_update(event["o"], _moment(event["T"])),)
-            case "ALGO_UPDATE":
-                return (_algo_update(event["o"], _moment(event["T"])),)
-            case "ACCOUNT_UPDATE" if event["a"]["m"] != "ORDER":
-                return (CashChanged(),)
-            case _:
-                return ()
+        reader = _READERS.get(event["e"])
+        return () if reader is None else reader(event)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(f"user event cannot be read ({error!r}): {str(event)[:200]}") from None
+
+
+def _account_update(event: Json) -> tuple[VenueReport, ...]:
+    """Fills tell what happens to positions; money that moves for another reason is read from the list of payments."""
+    return () if event["a"]["m"] == "ORDER" else (CashChanged(),)
+
+
+def _config_update(event: Json) -> tuple[VenueReport, ...]:
+    changed = event.get("ac")
+    return () if changed is None else (LeverageChanged(str(changed["s"]), int(changed["l"])),)
+
+
+def _margin_call(event: Json) -> tuple[VenueReport, ...]:
+    return (MarginCalled(tuple(str(row["s"]) for row in event["p"])),)
+
+
+def _trigger_reject(event: Json) -> tuple[VenueReport, ...]:
+    return (OrderInQuestion(str(event["or"]["s"]), str(event["or"]["r"])),)
 
 
 def _order_trade_update(body: Json, at: datetime) -> OrderReport:
@@ -240,6 +256,19 @@ def _algo_update(body: Json, at: datetime) -> OrderReport:
     )
 
 
+#: Kind of user event -> what it tells.
+_READERS: Mapping[Any, Callable[[Json], tuple[VenueReport, ...]]] = MappingProxyType(
+    {
+        "ORDER_TRADE_UPDATE": lambda event: (_order_trade_update(event["o"], _moment(event["T"])),),
+        "ALGO_UPDATE": lambda event: (_algo_update(event["o"], _moment(event["T"])),),
+        "ACCOUNT_UPDATE": _account_update,
+        "ACCOUNT_CONFIG_UPDATE": _config_update,
+        "MARGIN_CALL": _margin_call,
+        "CONDITIONAL_ORDER_TRIGGER_REJECT": _trigger_reject,
+    }
+)
+
+
 # -- trades and payments -------------------------------------------------------------------------------------------
 
 
@@ -285,20 +314,35 @@ def _commission(amount: object, asset: object, symbol: str) -> Decimal:
 
 def venue_account(account: Json, positions: Sequence[Json]) -> VenueAccount:
     """Return the account of /v3/account and the rows of /v3/positionRisk."""
-    held = (_venue_position(row) for row in positions)
+    held = (venue_position(row) for row in positions)
     return VenueAccount(
         wallet_balance=_number(account, "totalWalletBalance"),
         positions=tuple(position for position in held if position.quantity != 0),
     )
 
 
-def _venue_position(row: Json) -> VenuePosition:
+def venue_position(row: Json) -> VenuePosition:
+    """Return one row of /v3/positionRisk."""
+    liquidation = to_decimal(str(row.get("liquidationPrice") or 0), name="liquidationPrice")
     return VenuePosition(
         symbol=str(row["symbol"]),
         quantity=_number(row, "positionAmt"),
         entry_price=_number(row, "entryPrice"),
         mark_price=_number(row, "markPrice"),
+        liquidation_price=liquidation if liquidation > 0 else None,
+        leverage=_leverage(row),
+        is_isolated=to_decimal(str(row.get("isolatedMargin") or 0), name="isolatedMargin") != 0,
     )
+
+
+def _leverage(row: Json) -> int | None:
+    """Version 3 of the endpoint does not tell it: it follows from the value of a position and the margin it binds."""
+    margin = to_decimal(str(row.get("positionInitialMargin") or 0), name="positionInitialMargin")
+    value = abs(to_decimal(str(row.get("notional") or 0), name="notional"))
+    if margin <= 0 or value <= 0:
+        return None
+    leverage = round(value / margin)
+    return leverage if leverage >= 1 and abs(value / margin - leverage) < _LEVERAGE_NOISE else None
 
 
 def quote_of(symbol: str, answer: Json) -> Quote:

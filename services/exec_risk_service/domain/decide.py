@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.exec_risk_service.domain import trading_rules, venue_rules
+from services.exec_risk_service.domain import position_watch, trading_rules, venue_rules
+from services.exec_risk_service.domain.advice_rules import on_exits_advised
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.command_rules import on_execution_requested
 from services.exec_risk_service.domain.cover import watch_cover
@@ -14,11 +15,14 @@ from services.exec_risk_service.domain.inputs import (
     AnswerLost,
     CancelRefused,
     CandleClosed,
+    Cause,
     ExecutionRequested,
     ExecutionsDue,
+    ExitsAdvised,
     FillsConfirmed,
     HistoryObserved,
     Input,
+    PositionMarked,
     PositionObserved,
     ProvenAbsent,
     SendRefused,
@@ -31,8 +35,9 @@ from services.exec_risk_service.domain.inputs import (
     WalletObserved,
 )
 from services.exec_risk_service.domain.market_rules import on_candle, on_history
+from services.exec_risk_service.domain.position_watch import watch_liquidation
 from services.exec_risk_service.domain.recorded import record_input
-from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
+from services.exec_risk_service.domain.reports import CashReport, FillReport, LeverageChanged, MarginCalled, OrderReport
 from services.exec_risk_service.domain.rules import Context
 from services.exec_risk_service.domain.signal_rules import on_signal
 from services.exec_risk_service.domain.step import Step, Turn
@@ -40,6 +45,10 @@ from services.exec_risk_service.domain.step import Step, Turn
 #: What happens on which input.
 RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     SignalReceived: on_signal,
+    ExitsAdvised: on_exits_advised,
+    PositionMarked: position_watch.on_position_marked,
+    LeverageChanged: position_watch.on_leverage_changed,
+    MarginCalled: position_watch.on_margin_called,
     ExecutionRequested: on_execution_requested,
     ExecutionsDue: on_executions_due,
     CandleClosed: on_candle,
@@ -68,5 +77,6 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     RULES[type(item)](turn, item)
     stop_executions(turn)
     watch_cover(turn)
-    cause = item.cause.event_id if isinstance(item, SignalReceived | CandleClosed | ExecutionRequested) else None
-    return turn.finish(cause, record_input(item, book.account, context))
+    watch_liquidation(turn)
+    cause = getattr(item, "cause", None)
+    return turn.finish(cause.event_id if isinstance(cause, Cause) else None, record_input(item, book.account, context))

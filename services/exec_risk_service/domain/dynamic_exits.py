@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.price_history import PriceHistory
-from services.exec_risk_service.domain.protection import ExitBasis, ExitRules
+from services.exec_risk_service.domain.protection import ExitAdvice, ExitBasis, ExitRules
 from shared.trading.instruments import Instrument
 from shared.trading.money import round_price
 
@@ -203,21 +203,6 @@ def _trail(risk: Decimal, view: ExitView) -> Decimal:
 
 
 # -- advice ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ExitAdvice:
-    """What ``rl.decision`` of type ``dynamic_tpsl`` wants.
-
-    Attributes:
-        stop_loss_pct: Distance of the stop from the entry price, percent; None to leave it.
-        take_profit_pct: Distance of the target from it, percent; None to leave it.
-        is_trailing: Whether the stop follows the best price; None to leave that.
-    """
-
-    stop_loss_pct: Decimal | None
-    take_profit_pct: Decimal | None
-    is_trailing: bool | None
 
 
 def advised_exits(position: Position, advice: ExitAdvice, mark: Decimal, view: ExitView) -> Position | str:

@@ -250,8 +250,16 @@ def position_updated(position: Position, mark: Decimal, now: datetime) -> Positi
             "stop_basis": position.protection.stop_basis.value,
             "target_basis": position.protection.target_basis.value,
             "trailing_stop_active": position.protection.is_trailing,
+            **_liquidation(position, mark),
         },
     )
+
+
+def _liquidation(position: Position, mark: Decimal) -> dict[str, Any]:
+    price = position.protection.liquidation_price
+    if price is None:
+        return {}
+    return {"liquidation_price": str(price), "liquidation_distance_pct": float(abs(price / mark - 1) * 100)}
 
 
 def position_closed(position: Position) -> PositionClosedPayload:

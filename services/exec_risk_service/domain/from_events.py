@@ -12,14 +12,16 @@ from services.exec_risk_service.domain.inputs import (
     CandleClosed,
     Cause,
     ExecutionRequested,
+    ExitsAdvised,
     Ordered,
     Signal,
     SignalReceived,
 )
+from services.exec_risk_service.domain.protection import ExitAdvice
 from services.exec_risk_service.domain.quotes import Quote
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event, EventMetadata
-from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, SignalGeneratedPayload
+from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, RlDecisionPayload, SignalGeneratedPayload
 from shared.trading.candles import Candle
 from shared.trading.money import to_decimal
 
@@ -98,6 +100,29 @@ def execution_requested(
     )
 
 
+def exits_advised(event: Event[RlDecisionPayload], at: datetime) -> ExitsAdvised | None:
+    """Return the input of one ``rl.decision`` that arrived at market time ``at``; None when it is not about exits.
+
+    Raises:
+        InvalidInputError: A number of the decision is none.
+    """
+    payload = event.payload
+    if payload.decision_type != "dynamic_tpsl":
+        return None
+    return ExitsAdvised(
+        cause=_cause(event.metadata),
+        symbol=payload.symbol,
+        advice=ExitAdvice(
+            stop_loss_pct=_optional(payload.stop_loss_pct, "stop_loss_pct"),
+            take_profit_pct=_optional(payload.take_profit_pct, "take_profit_pct"),
+            is_trailing=payload.trailing_stop_enabled,
+        ),
+        agent=payload.rl_agent_version,
+        decided_at=_decided_at(event),
+        at=at,
+    )
+
+
 def _cause(metadata: EventMetadata) -> Cause:
     return Cause(event_id=metadata.event_id, trace_id=metadata.trace_id)
 
@@ -106,7 +131,7 @@ def _optional(value: Any, name: str) -> Decimal | None:
     return None if value is None else to_decimal(value, name=name)
 
 
-def _decided_at(event: Event[SignalGeneratedPayload]) -> datetime:
+def _decided_at(event: Event[Any]) -> datetime:
     """Return the close of the candle behind the signal; of a signal that does not say it, when it was published."""
     text = event.payload.metadata.get("candle_close_time")
     if text is None:

@@ -9,8 +9,9 @@ from enum import StrEnum
 from typing import Literal
 
 from services.exec_risk_service.domain.executions import Strategy, Urgency
+from services.exec_risk_service.domain.protection import ExitAdvice
 from services.exec_risk_service.domain.quotes import Quote
-from services.exec_risk_service.domain.reports import CashReport, FillReport, OrderReport
+from services.exec_risk_service.domain.reports import CashReport, FillReport, LeverageChanged, MarginCalled, OrderReport
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from shared.trading.candles import Candle
 from shared.trading.orders import Side
@@ -295,8 +296,54 @@ class TradingResumed:
     by: str
 
 
+@dataclass(frozen=True, slots=True)
+class ExitsAdvised:
+    """``rl.decision`` of type ``dynamic_tpsl`` arrived.
+
+    Attributes:
+        cause: The event.
+        symbol: Venue symbol.
+        advice: Where stop and target should be.
+        agent: Version of the agent that says so.
+        decided_at: Market time of the decision.
+        at: Market time of its arrival.
+    """
+
+    cause: Cause
+    symbol: str
+    advice: ExitAdvice
+    agent: str
+    decided_at: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PositionMarked:
+    """What the exchange shows of a position that agrees with ours.
+
+    Attributes:
+        symbol: Venue symbol.
+        mark_price: USDT.
+        liquidation_price: USDT; None when the exchange would not liquidate.
+        leverage: Leverage in force; None when it was not told.
+        is_isolated: Margin type; None when it was not told.
+        time: Market time.
+    """
+
+    symbol: str
+    mark_price: Decimal
+    liquidation_price: Decimal | None
+    leverage: int | None
+    is_isolated: bool | None
+    time: datetime
+
+
 Input = (
     SignalReceived
+    | ExitsAdvised
+    | PositionMarked
+    | LeverageChanged
+    | MarginCalled
     | ExecutionRequested
     | ExecutionsDue
     | CandleClosed

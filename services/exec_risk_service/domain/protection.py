@@ -107,6 +107,21 @@ class ExitRules:
 
 
 @dataclass(frozen=True, slots=True)
+class ExitAdvice:
+    """What ``rl.decision`` of type ``dynamic_tpsl`` wants.
+
+    Attributes:
+        stop_loss_pct: Distance of the stop from the entry price, percent; None to leave it.
+        take_profit_pct: Distance of the target from it, percent; None to leave it.
+        is_trailing: Whether the stop follows the best price; None to leave that.
+    """
+
+    stop_loss_pct: Decimal | None
+    take_profit_pct: Decimal | None
+    is_trailing: bool | None
+
+
+@dataclass(frozen=True, slots=True)
 class Protection:
     """What guards a position besides the two orders that rest on the exchange.
 
@@ -117,6 +132,10 @@ class Protection:
         stop_basis: What put the stop where it is.
         target_basis: What put the target where it is.
         is_trailing: The stop may follow the best price.
+        liquidation_price: Where the exchange would liquidate, USDT, as it said last; None when it would not.
+        is_isolated: Margin type; None before the exchange said it.
+        margin_called_until: Wall time until which the last margin call counts.
+        told_at: Wall time of the last news between two candles.
     """
 
     cover: Cover = field(default_factory=Cover)
@@ -125,3 +144,7 @@ class Protection:
     stop_basis: ExitBasis = ExitBasis.PLAN
     target_basis: ExitBasis = ExitBasis.PLAN
     is_trailing: bool = False
+    liquidation_price: Decimal | None = None
+    is_isolated: bool | None = None
+    margin_called_until: datetime | None = None
+    told_at: datetime | None = None

@@ -91,17 +91,57 @@ class Reconnected:
     """The user stream had a gap: what happened meanwhile must be fetched."""
 
 
-VenueReport = OrderReport | FillReport | CashChanged | Reconnected
+@dataclass(frozen=True, slots=True)
+class LeverageChanged:
+    """The leverage of a symbol was set, by us or by somebody else on the account."""
+
+    symbol: str
+    leverage: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarginCalled:
+    """The exchange warns that positions in ``symbols`` are close to liquidation."""
+
+    symbols: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderInQuestion:
+    """Something happened to an order that its own report does not say: a condition fired and was refused.
+
+    Attributes:
+        symbol: Venue symbol.
+        reason: What the exchange says.
+    """
+
+    symbol: str
+    reason: str
+
+
+VenueReport = LeverageChanged | MarginCalled | OrderInQuestion | OrderReport | FillReport | CashChanged | Reconnected
 
 
 @dataclass(frozen=True, slots=True)
 class VenuePosition:
-    """A position as the exchange sees it; ``quantity`` is signed, ``mark_price`` in USDT."""
+    """A position as the exchange sees it.
+
+    Attributes:
+        symbol: Venue symbol.
+        quantity: Signed, base asset.
+        entry_price: USDT; likewise ``mark_price``.
+        liquidation_price: USDT; None when the exchange would not liquidate.
+        leverage: Leverage in force; None when it does not follow from what the exchange shows.
+        is_isolated: The position has a margin of its own.
+    """
 
     symbol: str
     quantity: Decimal
     entry_price: Decimal
     mark_price: Decimal
+    liquidation_price: Decimal | None = None
+    leverage: int | None = None
+    is_isolated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,8 @@ class Rules:
         retry_delay: Wall time before the first repetition; each further one waits twice as long.
         execution_lifetime: Market time after which nothing more of an execution is sent.
         exits: How stops and targets are placed and moved.
+        mark_step_pct: Move of the mark price between candles that is told, percent.
+        mark_pause: Least wall time between two such news of a position.
     """
 
     max_leverage: Decimal = Decimal(20)
@@ -60,6 +62,8 @@ class Rules:
     retry_delay: timedelta = timedelta(seconds=1)
     execution_lifetime: timedelta = timedelta(minutes=30)
     exits: ExitRules = field(default_factory=ExitRules)
+    mark_step_pct: Decimal = Decimal("0.05")
+    mark_pause: timedelta = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
         "signal.generated": lambda handlers: handlers.order_executor.on_signal,
         "execution.request": lambda handlers: handlers.order_executor.on_execution_request,
         "candle.closed": lambda handlers: handlers.position_monitor.on_candle,
+        "rl.decision": lambda handlers: handlers.position_monitor.on_rl_decision,
         "policy.updated": lambda handlers: handlers.policy_watcher.on_policy_updated,
     }
 )

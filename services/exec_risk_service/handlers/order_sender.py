@@ -82,6 +82,10 @@ class OrderSender:
             ) as span:
                 span.end_as(await self._send(marked))
 
+    def note_leverage(self, symbol: str, leverage: int) -> None:
+        """Take over the leverage that a symbol has, whoever set it: the next entry sets its own again."""
+        self._leverage[symbol] = leverage
+
     async def cancel(self, client_order_id: str) -> None:
         """Cancel one resting order; what cannot be cancelled is looked up, because it may have filled."""
         if self._opened is not None:

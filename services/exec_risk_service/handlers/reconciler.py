@@ -15,6 +15,7 @@ import structlog
 from services.exec_risk_service.domain.account_terms import refusals, warnings
 from services.exec_risk_service.domain.inputs import (
     CancelRefused,
+    PositionMarked,
     PositionObserved,
     ProvenAbsent,
     UpkeepDue,
@@ -177,6 +178,14 @@ class Reconciler:
             self._doubted.discard(symbol)
             await self.upkeep()
 
+    async def look_up_conditional(self, symbol: str) -> None:
+        """Ask for every stop and target of ``symbol``: one of them did not do what it was there for."""
+        async with self._turn:
+            for order in self._ledger.book.open_orders(symbol):
+                if order.order_type.is_algo:
+                    await self._lookup.look_up(order)
+        await self.upkeep()
+
     async def fetch_payments(self) -> None:
         """Read funding and transfers."""
         async with self._turn:
@@ -249,6 +258,24 @@ class Reconciler:
         for symbol in sorted(theirs | self._ledger.book.positions.keys()):
             await self._compare_position(symbol, _position_in(venue, symbol))
         await self._compare_wallet(venue)
+        for position in venue.positions:
+            await self._take_over_terms(position)
+
+    async def _take_over_terms(self, venue: VenuePosition) -> None:
+        """Take over price, leverage, margin type and nearness of liquidation of a position that we both know."""
+        held = self._ledger.book.positions.get(venue.symbol)
+        if held is None or held.net.quantity != venue.quantity or venue.mark_price <= 0:
+            return
+        await self._ledger.apply(
+            PositionMarked(
+                symbol=venue.symbol,
+                mark_price=venue.mark_price,
+                liquidation_price=venue.liquidation_price,
+                leverage=venue.leverage,
+                is_isolated=venue.is_isolated,
+                time=self._market_clock.now(),
+            )
+        )
 
     async def _compare_position(self, symbol: str, venue: VenuePosition | None) -> None:
         book = self._ledger.book
