@@ -11,14 +11,15 @@ import pytest
 from services.exec_risk_service.adapters.binance_reports import reports_of, venue_position
 from services.exec_risk_service.domain.inputs import PositionMarked
 from services.exec_risk_service.domain.orders import Leg
-from services.exec_risk_service.domain.reports import LeverageChanged, MarginCalled, OrderInQuestion
+from services.exec_risk_service.domain.reports import LeverageChanged, MarginCalled, OrderInQuestion, OrderReport
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from shared.events.envelope import Event, EventMetadata
 from shared.events.v3 import RlDecisionPayload
-from shared.trading.orders import OrderType
-from tests.support.exec_risk_checks import assert_sound
+from shared.trading.orders import OrderStatus, OrderType
+from tests.support.exec_risk_checks import assert_sound, refolded
 from tests.support.exec_risk_desk import Desk, started_desk
 from tests.support.markets import BTC, Prices, flat
+from tests.unit.test_exec_recorded import over_the_wire
 
 RISE: list[Prices] = [*flat(50_000, 2), (50_000, 50_400, 50_000, 50_400), *flat(50_400, 20)]
 
@@ -260,3 +261,32 @@ async def test_advice_is_applied_once_and_leaves_alone_what_it_is_not_for() -> N
     once = desk.book
     await desk.service.handlers.position_monitor.on_rl_decision(event)
     assert desk.book is once
+
+
+async def test_what_happens_between_candles_is_replayed_from_the_events() -> None:
+    desk = await desk_with_position()
+    await advise(desk, stop_loss_pct=1.0)
+    await desk.service.ledger.apply(marked(desk, 50_100, liquidation_price=Decimal(49_600)))
+    await desk.service.on_report(LeverageChanged(BTC, 9))
+    await desk.service.on_report(MarginCalled((BTC,)))
+    await desk.signal("SELL")
+
+    book, _ = refolded(over_the_wire([*desk.neighbours, *desk.bus.events]), await desk.venue.instruments())
+
+    assert (book.cash, {**book.positions}, book.trading) == (desk.book.cash, {}, desk.book.trading)
+    assert {**book.orders} == {**desk.book.orders}
+
+
+async def test_a_condition_that_fired_and_was_refused_means_a_market_exit() -> None:
+    desk = await desk_with_position()
+    stop = desk.orders(Leg.STOP)[0]
+    refused = OrderReport(
+        stop.client_order_id, BTC, OrderStatus.REJECTED, desk.market_clock.now(), algo_id=stop.algo_id, reason="margin"
+    )
+
+    await desk.service.on_report(replace(refused, status=OrderStatus.TRIGGERED))
+    await desk.service.on_report(refused)
+    await desk.settle()
+
+    assert alerts(desk) == [("STOP_NOT_PLACED", "CRITICAL")]
+    assert desk.bus.of("position.closed")[0].exit_reason == "STOP_LOSS"
