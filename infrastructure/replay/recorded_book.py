@@ -49,6 +49,16 @@ class RecordedBook:
         self._swept: dict[Side, Decimal | None] = {Side.BUY: None, Side.SELL: None}
         self._resting: dict[int, _Resting] = {}
 
+    def copy(self) -> RecordedBook:
+        """Return a book of its own in the same state, without the resting orders."""
+        other = RecordedBook()
+        other._levels, other._taken, other._eaten = (
+            {side: dict(levels) for side, levels in each.items()} for each in (self._levels, self._taken, self._eaten)
+        )
+        other._prices = {side: list(prices) for side, prices in self._prices.items()}
+        other._swept = dict(self._swept)
+        return other
+
     # -- playing ---------------------------------------------------------------------------------------------------
 
     def play(self, record: Record) -> list[QueueFill]:
@@ -176,6 +186,10 @@ class RecordedBook:
     def leave(self, order_id: int) -> None:
         """Take an order out of its queue; unknown ids are ignored."""
         self._resting.pop(order_id, None)
+
+    def rests(self, order_id: int) -> bool:
+        """Tell whether an order still waits in a queue."""
+        return order_id in self._resting
 
     def ahead_of(self, order_id: int) -> Decimal:
         """Return what must still trade at its price before the order does, base asset."""
