@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from types import MappingProxyType
@@ -19,10 +20,11 @@ from infrastructure.paper_exchange.contracts import MAKER_FEE, TAKER_FEE, contra
 from infrastructure.paper_exchange.file_candles import FileCandleSource
 from infrastructure.replay.depth_capture import Record, read_capture
 from infrastructure.replay.recorded_book import RecordedBook
-from infrastructure.replay.worked_order import ParentOrder, Worked, work
-from services.exec_risk_service.domain.executions import Slice, Strategy
-from services.exec_risk_service.domain.strategies import twap, vwap
+from infrastructure.replay.worked_order import TOLERANCE_PCT, ParentOrder, Worked, quote_of, work
+from services.exec_risk_service.domain.executions import Slice, Strategy, Urgency
+from services.exec_risk_service.domain.strategies import smart, twap, vwap
 from services.exec_risk_service.domain.strategies.slicing import Frame
+from services.exec_risk_service.domain.strategies.smart import Choice, Situation
 from shared.errors import ConfigurationError
 from shared.trading.candles import Candle
 from shared.trading.instruments import Instrument
@@ -41,7 +43,17 @@ SLICES = 12
 EVERY = timedelta(seconds=30)
 #: The recording begins with a book that has just been built.
 _FIRST = timedelta(seconds=5)
-_STRATEGIES = (Strategy.MARKET, Strategy.LIMIT, Strategy.TWAP, Strategy.VWAP)
+_STRATEGIES = (Strategy.MARKET, Strategy.LIMIT, Strategy.TWAP, Strategy.VWAP, Strategy.SMART)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What orders of one window start from; ``candles`` tell the usual volume at that time of day."""
+
+    start: datetime
+    book: RecordedBook
+    instrument: Instrument
+    candles: tuple[Candle, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,8 @@ class Summary:
         off_vwap_bps: Mean distance from that VWAP, whichever way.
         worst_bps: Highest cost against arrival.
         saved_bps: Mean of what it saved against the single market order of the same window and side.
-        saved_error_bps: Standard error of that mean over the windows, the buyer and the seller of each counted as one, so
-            that the drift of the price cancels; as if windows were independent.
+        saved_error_bps: Standard error of that mean over the windows, as if they were independent; buyer and seller of
+            a window count as one, so that the drift of the price cancels.
         fee_bps: Mean commission.
         maker_share: Share of the quantity that was filled while resting.
         children: Mean number of child orders.
@@ -101,20 +113,15 @@ def measure(
     worked: dict[tuple[Strategy, Decimal], list[Worked]] = {}
     for start, book, rest in windows(records, every):
         tell(f"orders from {start:%H:%M:%S}")
-        for size in sizes:
-            for strategy in _STRATEGIES:
-                worked.setdefault((strategy, size), []).extend(
-                    work(_parent(side, size, strategy, start, instrument, book, candles), book.copy(), rest, instrument)
-                    for side in Side
-                )
+        scene = Scene(start, book, instrument, candles)
+        for size, strategy in product(sizes, _STRATEGIES):
+            worked.setdefault((strategy, size), []).extend(
+                work(_parent(side, size, strategy, scene), book.copy(), rest, instrument) for side in Side
+            )
     return [
-        summarized(found, worked[Strategy.MARKET, size]) for (_, size), found in sorted(worked.items(), key=_in_order)
+        summarized(strategy, worked[strategy, size], worked[Strategy.MARKET, size])
+        for size, strategy in product(sizes, _STRATEGIES)
     ]
-
-
-def _in_order(item: tuple[tuple[Strategy, Decimal], list[Worked]]) -> tuple[Decimal, int]:
-    (strategy, size), _ = item
-    return size, _STRATEGIES.index(strategy)
 
 
 def windows(records: Sequence[Record], every: timedelta) -> Iterable[tuple[datetime, RecordedBook, Sequence[Record]]]:
@@ -143,34 +150,32 @@ def same_time_of_day(data: Path, first: datetime, last: datetime) -> tuple[Candl
     return tuple(candle for candle in candles if (candle.open_time - begin) % timedelta(days=1) < span)
 
 
-def _parent(  # noqa: PLR0917 - the terms of one order
-    side: Side,
-    size: Decimal,
-    strategy: Strategy,
-    start: datetime,
-    instrument: Instrument,
-    book: RecordedBook,
-    candles: tuple[Candle, ...],
-) -> ParentOrder:
-    frame = Frame(start, DURATION, SLICES, f"{start.isoformat()}|{side}")
+def _parent(side: Side, size: Decimal, strategy: Strategy, scene: Scene) -> ParentOrder:
+    """Return the order; SMART is told to hurry, so that what it chooses ends within the window."""
+    if strategy is Strategy.SMART:
+        quote = quote_of(scene.book, SYMBOL, scene.start)
+        choice = smart.choose(Situation(side, size, quote, TOLERANCE_PCT, Urgency.HIGH))
+    else:
+        choice = Choice(strategy, "", SLICES, DURATION / SLICES)
+    frame = Frame(scene.start, min(choice.duration, DURATION), choice.slices, f"{scene.start.isoformat()}|{side}")
     schedules: Mapping[Strategy, Callable[[], tuple[Slice, ...]]] = MappingProxyType(
         {
-            Strategy.TWAP: lambda: twap.schedule(size, book.mid, instrument, frame),
-            Strategy.VWAP: lambda: vwap.schedule(size, book.mid, instrument, frame, candles),
+            Strategy.TWAP: lambda: twap.schedule(size, scene.book.mid, scene.instrument, frame),
+            Strategy.VWAP: lambda: vwap.schedule(size, scene.book.mid, scene.instrument, frame, scene.candles),
         }
     )
-    schedule = schedules[strategy]() if strategy in schedules else ()
-    return ParentOrder(side, size, strategy, start, DURATION, schedule)
+    schedule = schedules[choice.strategy]() if choice.strategy in schedules else ()
+    return ParentOrder(side, size, choice.strategy, scene.start, DURATION, schedule)
 
 
-def summarized(found: Sequence[Worked], at_once: Sequence[Worked]) -> Summary:
+def summarized(strategy: Strategy, found: Sequence[Worked], at_once: Sequence[Worked]) -> Summary:
     """Return the means over ``found``, a buyer and a seller per window; ``at_once`` are their single market orders."""
     costs = [each.arrival_bps for each in found]
     saved = [market.arrival_bps - cost for market, cost in zip(at_once, costs, strict=True)]
     by_window = [fmean(both) for both in zip(saved[::2], saved[1::2], strict=True)]
     size = found[0].parent.quantity
     return Summary(
-        strategy=found[0].parent.strategy,
+        strategy=strategy,
         size=size,
         orders=len(found),
         arrival_bps=fmean(costs),

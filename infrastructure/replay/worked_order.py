@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from types import MappingProxyType
 
 from infrastructure.paper_exchange.records import Level
 from infrastructure.replay.depth_capture import Record, Traded
 from infrastructure.replay.recorded_book import QueueFill, RecordedBook
 from services.exec_risk_service.domain import quotes
+from services.exec_risk_service.domain.execution_rules import PLANNERS
 from services.exec_risk_service.domain.executions import Slice, Strategy, Urgency
-from services.exec_risk_service.domain.strategies import limit, market, twap, vwap
 from services.exec_risk_service.domain.strategies.view import (
     CancelResting,
     ChildOrder,
     GiveUp,
-    Planner,
     RestingChild,
     Send,
     SliceView,
@@ -28,13 +26,12 @@ from shared.trading.instruments import Instrument
 from shared.trading.money import ZERO, round_price
 from shared.trading.orders import OrderType, Side, TimeInForce
 
-PLANNERS: Mapping[Strategy, Planner] = MappingProxyType(
-    {Strategy.MARKET: market.plan, Strategy.LIMIT: limit.plan, Strategy.TWAP: twap.plan, Strategy.VWAP: vwap.plan}
-)
 #: How often a planner is asked while nothing happens to its orders; exec-risk looks as often.
 _LOOK = timedelta(milliseconds=250)
 #: From a decision to its effect in the book.
 LATENCY = timedelta(milliseconds=20)
+#: Most slippage against the arrival price that is accepted, percent; exec-risk's own limit.
+TOLERANCE_PCT = Decimal("0.5")
 #: Levels of the book that a planner sees.
 _SEEN_LEVELS = 100
 _BPS = 10_000
@@ -59,7 +56,7 @@ class ParentOrder:
     duration: timedelta
     schedule: tuple[Slice, ...] = ()
     urgency: Urgency = Urgency.NORMAL
-    tolerance_pct: Decimal = Decimal("0.5")
+    tolerance_pct: Decimal = TOLERANCE_PCT
 
     @property
     def end(self) -> datetime:

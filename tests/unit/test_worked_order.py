@@ -62,7 +62,7 @@ def test_a_market_order_walks_the_book_once() -> None:
     assert result.arrival_mid == 60_000
     assert result.arrival_bps == pytest.approx(3.5 / 6)
     assert result.vwap_bps == pytest.approx(4.5 / 6, rel=1e-3)
-    assert (result.children, result.maker_share, result.taken_at_end) == (1, 0.0, 0)
+    assert (result.children, result.maker_share, result.taken_at_end) == (1, 0.0, Decimal(0))
 
 
 def test_slices_meet_a_book_that_has_come_back_and_cost_less() -> None:
