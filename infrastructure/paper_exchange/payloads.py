@@ -10,9 +10,11 @@ from infrastructure.paper_exchange.modes import MarginType
 from infrastructure.paper_exchange.records import (
     AccountRecord,
     AlgoRecord,
+    Amendment,
     FillRecord,
     IncomeRecord,
     Level,
+    MarginChange,
     OrderRecord,
     PositionRecord,
     Quote,
@@ -21,7 +23,7 @@ from infrastructure.paper_exchange.records import (
 from infrastructure.paper_exchange.request_weight import Limit
 from infrastructure.paper_exchange.user_events import milliseconds, plain, short
 from shared.trading.candles import Candle
-from shared.trading.orders import Side
+from shared.trading.orders import OrderType, Side
 
 Json = dict[str, Any]
 
@@ -54,6 +56,37 @@ def order_json(order: OrderRecord) -> Json:
         "goodTillDate": milliseconds(order.good_till) if order.good_till else 0,
         "time": milliseconds(order.created_at),
         "updateTime": milliseconds(order.updated_at),
+    }
+
+
+def amendment_json(change: Amendment) -> Json:
+    """One row of /fapi/v1/orderAmendment."""
+    return {
+        "amendmentId": change.number,
+        "symbol": change.symbol,
+        "pair": change.symbol,
+        "orderId": change.order_id,
+        "clientOrderId": change.client_order_id,
+        "time": milliseconds(change.time),
+        "amendment": {
+            "price": {"before": plain(change.old_price), "after": plain(change.new_price)},
+            "origQty": {"before": plain(change.old_quantity), "after": plain(change.new_quantity)},
+            "count": change.number,
+        },
+        "priceMatch": "NONE",
+    }
+
+
+def margin_change_json(change: MarginChange) -> Json:
+    """One row of /fapi/v1/positionMargin/history."""
+    return {
+        "symbol": change.symbol,
+        "type": 1 if change.amount > 0 else 2,
+        "deltaType": "USER_ADJUST",
+        "amount": plain(abs(change.amount)),
+        "asset": "USDT",
+        "time": milliseconds(change.time),
+        "positionSide": change.position_side.value,
     }
 
 
@@ -290,8 +323,8 @@ def contract_json(contract: Contract) -> Json:
                 "multiplierDecimal": "4",
             },
         ],
-        "orderTypes": ["LIMIT", "MARKET", "STOP_MARKET", "TAKE_PROFIT_MARKET"],
-        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
+        "orderTypes": [kind.value for kind in OrderType],
+        "timeInForce": ["GTC", "IOC", "FOK", "GTX", "GTD"],
     }
 
 

@@ -61,6 +61,7 @@ REFUSALS: Mapping[int, str] = MappingProxyType(
         -4023: "Qty not increased by step size.",
         -4024: "Price is lower than mark price multiplier floor.",
         -4028: "Leverage `%s` is not valid",
+        -4031: "Invalid parameter working type",
         -4045: "Reach max stop order limit.",
         -4046: "No need to change margin type.",
         -4047: "Margin type cannot be changed if there exists open orders.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from infrastructure.paper_exchange.contracts import MAKER_FEE, TAKER_FEE
 from infrastructure.paper_exchange.live_exchange import LiveExchange
+from infrastructure.paper_exchange.modes import MarginType, PositionSide
 from infrastructure.paper_exchange.parameters import Parameters
 from infrastructure.paper_exchange.payloads import (
     Json,
@@ -13,17 +13,22 @@ from infrastructure.paper_exchange.payloads import (
     balance_json,
     brackets_json,
     limit_json,
+    margin_change_json,
     position_json,
     position_v2_json,
 )
 from infrastructure.paper_exchange.records import PositionRecord
 from infrastructure.paper_exchange.refusals import refusal
+from infrastructure.paper_exchange.retention import LONGEST
 from infrastructure.paper_exchange.user_events import milliseconds, plain
 
 
-class _MarginType(StrEnum):
-    CROSSED = "CROSSED"
-    ISOLATED = "ISOLATED"
+class _Direction(StrEnum):
+    ADD = "1"
+    REDUCE = "2"
+
+
+_DONE = {"code": 200, "msg": "success"}
 
 
 def account(exchange: LiveExchange, _parameters: Parameters) -> Json:
@@ -52,9 +57,8 @@ def positions_v3(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     ]
 
 
-def _positions(exchange: LiveExchange, parameters: Parameters) -> list[PositionRecord]:
-    symbol = parameters.optional("symbol")
-    return [exchange.engine.position(each) for each in ((symbol,) if symbol else exchange.engine.symbols)]
+def _positions(exchange: LiveExchange, parameters: Parameters) -> tuple[PositionRecord, ...]:
+    return exchange.engine.positions(parameters.optional("symbol"))
 
 
 def set_leverage(exchange: LiveExchange, parameters: Parameters) -> Json:
@@ -65,21 +69,43 @@ def set_leverage(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 
 def set_margin_type(exchange: LiveExchange, parameters: Parameters) -> Json:
-    """Only cross margin exists here, so there is never anything to change."""
-    exchange.engine.contract(parameters.text("symbol"))
-    if parameters.choice("marginType", _MarginType, -1130) is _MarginType.CROSSED:
-        raise refusal(-4046)
-    raise refusal(-4084)
+    symbol = parameters.text("symbol")
+    exchange.engine.set_margin_type(symbol, parameters.choice("marginType", MarginType, -1130))
+    return dict(_DONE)
+
+
+def adjust_margin(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """Move margin between the wallet and an isolated position: type 1 adds, 2 takes."""
+    amount = parameters.decimal("amount")
+    direction = parameters.choice("type", _Direction, -1130)
+    exchange.engine.adjust_margin(
+        parameters.text("symbol"),
+        amount,
+        add=direction is _Direction.ADD,
+        position_side=parameters.choice("positionSide", PositionSide, -4060, PositionSide.BOTH),
+    )
+    return {
+        "amount": float(amount),
+        "code": 200,
+        "msg": "Successfully modify position margin.",
+        "type": int(direction.value),
+    }
+
+
+def margin_changes(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    changes = exchange.engine.margin_changes(parameters.text("symbol"))
+    span = parameters.span(exchange.engine.now, LONGEST)
+    return [margin_change_json(change) for change in changes if span.holds(change.time)][-parameters.limit(500, 1000) :]
 
 
 def position_mode(exchange: LiveExchange, _parameters: Parameters) -> Json:
     return {"dualSidePosition": exchange.engine.is_hedged}
 
 
-def set_position_mode(_exchange: LiveExchange, parameters: Parameters) -> Json:
-    """Only one-way mode exists here, so there is never anything to change."""
+def set_position_mode(exchange: LiveExchange, parameters: Parameters) -> Json:
     parameters.text("dualSidePosition")
-    raise refusal(-4084 if parameters.flag("dualSidePosition") else -4059)
+    exchange.engine.set_position_mode(is_hedged=parameters.flag("dualSidePosition"))
+    return dict(_DONE)
 
 
 def multi_assets_mode(exchange: LiveExchange, _parameters: Parameters) -> Json:
@@ -94,20 +120,26 @@ def leverage_brackets(exchange: LiveExchange, parameters: Parameters) -> Json | 
 
 
 def commission_rate(exchange: LiveExchange, parameters: Parameters) -> Json:
-    symbol = exchange.engine.contract(parameters.text("symbol")).symbol
-    return {"symbol": symbol, "makerCommissionRate": plain(MAKER_FEE), "takerCommissionRate": plain(TAKER_FEE)}
+    contract = exchange.engine.contract(parameters.text("symbol"))
+    return {
+        "symbol": contract.symbol,
+        "makerCommissionRate": plain(contract.maker_fee),
+        "takerCommissionRate": plain(contract.taker_fee),
+    }
 
 
 def symbol_config(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    engine = exchange.engine
+    asked = parameters.optional("symbol")
     return [
         {
-            "symbol": position.symbol,
-            "marginType": "CROSSED",
+            "symbol": symbol,
+            "marginType": engine.margin_type(symbol).value,
             "isAutoAddMargin": False,
-            "leverage": position.leverage,
-            "maxNotionalValue": plain(exchange.engine.contract(position.symbol).max_notional(position.leverage)),
+            "leverage": engine.leverage(symbol),
+            "maxNotionalValue": plain(engine.contract(symbol).max_notional(engine.leverage(symbol))),
         }
-        for position in _positions(exchange, parameters)
+        for symbol in ((asked,) if asked else engine.symbols)
     ]
 
 
@@ -135,10 +167,11 @@ def fee_burn(_exchange: LiveExchange, _parameters: Parameters) -> Json:
 
 
 def adl_quantile(exchange: LiveExchange, parameters: Parameters) -> Json | list[Json]:
-    rows = [
-        {"symbol": position.symbol, "adlQuantile": {"LONG": 0, "SHORT": 0, "BOTH": 0}}
-        for position in _positions(exchange, parameters)
-    ]
+    """Place of each position in the line for deleveraging."""
+    quantiles: dict[str, Json] = {}
+    for position in _positions(exchange, parameters):
+        quantiles.setdefault(position.symbol, {})[position.position_side.value] = position.adl
+    rows = [{"symbol": symbol, "adlQuantile": quantile} for symbol, quantile in quantiles.items()]
     return rows[0] if parameters.optional("symbol") else rows
 
 

@@ -22,6 +22,10 @@ def create_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     return _each(exchange, _orders(parameters), rest_orders.create_order)
 
 
+def edit_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    return _each(exchange, _orders(parameters), rest_orders.edit_order)
+
+
 def _orders(parameters: Parameters) -> list[Parameters]:
     orders = parameters.batch("batchOrders")
     if not 1 <= len(orders) <= _MOST_PLACED:

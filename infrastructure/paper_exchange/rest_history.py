@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.parameters import Parameters, Span
 from infrastructure.paper_exchange.payloads import Json, algo_json, income_json, order_json, trade_json
-from infrastructure.paper_exchange.records import IncomeType, OrderRecord
+from infrastructure.paper_exchange.records import IncomeType
 from infrastructure.paper_exchange.refusals import refusal
 from infrastructure.paper_exchange.retention import INCOMES, LONGEST, WINDOW, is_kept
 from infrastructure.paper_exchange.user_events import milliseconds
@@ -98,13 +96,11 @@ def forced_orders(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
     if kind is not None and kind not in _FORCED:
         raise refusal(-1130, "autoCloseType")
     prefixes = tuple(_FORCED.values()) if kind is None else (_FORCED[kind],)
-    span = parameters.span(exchange.engine.now, WINDOW, default=timedelta(days=7))
-    orders: list[OrderRecord] = []
-    for each in (symbol,) if symbol else exchange.engine.symbols:
-        orders += [
-            order
-            for order in exchange.engine.orders(each)
-            if order.client_order_id.startswith(prefixes) and span.holds(order.created_at)
-        ]
+    span = parameters.span(exchange.engine.now, WINDOW)
+    orders = [
+        order
+        for order in exchange.engine.force_orders(symbol)
+        if order.client_order_id.startswith(prefixes) and span.holds(order.created_at)
+    ]
     limit = parameters.limit(50 if symbol else 100, 100)
     return [order_json(order) for order in sorted(orders, key=lambda order: milliseconds(order.created_at))[-limit:]]

@@ -6,20 +6,20 @@ from enum import StrEnum
 
 from infrastructure.paper_exchange.filters import check_order_fields
 from infrastructure.paper_exchange.live_exchange import LiveExchange
+from infrastructure.paper_exchange.modes import PositionSide, SelfTradePrevention
 from infrastructure.paper_exchange.parameters import Parameters
-from infrastructure.paper_exchange.payloads import Json, algo_cancel_json, algo_json, order_json
+from infrastructure.paper_exchange.payloads import Json, algo_cancel_json, algo_json, amendment_json, order_json
 from infrastructure.paper_exchange.records import (
     AlgoRequest,
+    OrderChange,
     OrderRequest,
     TimeInForce,
     WorkingType,
 )
 from infrastructure.paper_exchange.refusals import refusal
-from infrastructure.paper_exchange.retention import is_kept
+from infrastructure.paper_exchange.retention import LONGEST, is_kept
 from shared.trading.orders import OrderType, Side
 
-#: Types that Binance moved to the algoOrder endpoints; sent to /order they are answered with -4120.
-_CONDITIONAL = frozenset({"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"})
 _ALL_CANCELLED = {"code": 200, "msg": "The operation of cancel all open order is done."}
 
 
@@ -39,11 +39,10 @@ def test_order(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 
 def _order_request(exchange: LiveExchange, parameters: Parameters) -> OrderRequest:
-    _check_position_side(exchange, parameters)
     _check_unsupported(parameters)
-    if parameters.text("type") in _CONDITIONAL:
-        raise refusal(-4120)
     order_type = parameters.choice("type", OrderType, -1116)
+    if order_type.is_algo:
+        raise refusal(-4120)
     if order_type is OrderType.LIMIT:
         parameters.text("timeInForce")
     elif parameters.optional("timeInForce") is not None:
@@ -57,7 +56,42 @@ def _order_request(exchange: LiveExchange, parameters: Parameters) -> OrderReque
         time_in_force=parameters.choice("timeInForce", TimeInForce, -1115, TimeInForce.GTC),
         client_order_id=parameters.optional("newClientOrderId") or "",
         reduce_only=parameters.flag("reduceOnly"),
+        position_side=_position_side(parameters),
+        good_till=parameters.moment("goodTillDate"),
+        self_trade_prevention=_self_trade_prevention(parameters),
     )
+
+
+def _position_side(parameters: Parameters) -> PositionSide:
+    return parameters.choice("positionSide", PositionSide, -4060, PositionSide.BOTH)
+
+
+def _self_trade_prevention(parameters: Parameters) -> SelfTradePrevention:
+    kinds = SelfTradePrevention
+    return parameters.choice("selfTradePreventionMode", kinds, -5039, kinds.EXPIRE_MAKER)
+
+
+def edit_order(exchange: LiveExchange, parameters: Parameters) -> Json:
+    """Give a resting limit order a new price and quantity; both are mandatory, as on Binance."""
+    symbol, order_id, client_id = _order_names(parameters)
+    change = OrderChange(
+        symbol=symbol,
+        quantity=parameters.decimal("quantity"),
+        price=parameters.decimal("price"),
+        side=parameters.choice("side", Side, -1117),
+        order_id=order_id,
+        client_order_id=client_id,
+    )
+    return order_json(exchange.engine.amend_order(change))
+
+
+def amendments(exchange: LiveExchange, parameters: Parameters) -> list[Json]:
+    """How an order was changed, newest first."""
+    symbol, order_id, client_id = _order_names(parameters)
+    found = exchange.engine.amendments(symbol, order_id=order_id, client_order_id=client_id)
+    span = parameters.span(exchange.engine.now, LONGEST)
+    rows = [amendment_json(each) for each in reversed(found) if span.holds(each.time)]
+    return rows[: parameters.limit(50, 100)]
 
 
 def _check_unsupported(parameters: Parameters) -> None:
@@ -117,17 +151,25 @@ def count_down(exchange: LiveExchange, parameters: Parameters) -> Json:
 
 def create_algo(exchange: LiveExchange, parameters: Parameters) -> Json:
     parameters.choice("algoType", _AlgoType, -1116)
-    _check_position_side(exchange, parameters)
+    _check_unsupported(parameters)
     request = AlgoRequest(
         symbol=parameters.text("symbol"),
         side=parameters.choice("side", Side, -1117),
         type=parameters.choice("type", OrderType, -1116),
-        trigger_price=parameters.decimal("triggerPrice"),
+        trigger_price=parameters.optional_decimal("triggerPrice"),
         quantity=parameters.optional_decimal("quantity"),
         client_algo_id=parameters.optional("clientAlgoId") or "",
         reduce_only=parameters.flag("reduceOnly"),
         close_position=parameters.flag("closePosition"),
-        working_type=parameters.choice("workingType", WorkingType, -1130, WorkingType.CONTRACT_PRICE),
+        working_type=parameters.choice("workingType", WorkingType, -4031, WorkingType.CONTRACT_PRICE),
+        position_side=_position_side(parameters),
+        price=parameters.optional_decimal("price"),
+        time_in_force=parameters.choice("timeInForce", TimeInForce, -1115, TimeInForce.GTC),
+        good_till=parameters.moment("goodTillDate"),
+        activation_price=parameters.optional_decimal("activatePrice"),
+        callback_rate=parameters.optional_decimal("callbackRate"),
+        price_protect=parameters.flag("priceProtect"),
+        self_trade_prevention=_self_trade_prevention(parameters),
     )
     return algo_json(exchange.engine.place_algo(request))
 
@@ -172,13 +214,6 @@ def renew_listen_key(exchange: LiveExchange, _parameters: Parameters) -> Json:
 def delete_listen_key(exchange: LiveExchange, _parameters: Parameters) -> Json:
     exchange.listen_keys.delete()
     return {}
-
-
-def _check_position_side(exchange: LiveExchange, parameters: Parameters) -> None:
-    """One-way mode: the only position side is BOTH. In hedge mode it is the only one that is refused."""
-    is_one_way_order = parameters.optional("positionSide") in (None, "BOTH")
-    if is_one_way_order == exchange.engine.is_hedged:
-        raise refusal(-4061)
 
 
 def _order_names(parameters: Parameters) -> tuple[str, int | None, str | None]:

@@ -245,6 +245,117 @@ async def test_an_open_order_is_found_until_it_ends(client: RawClient) -> None:
     assert (await client.ask("GET", "v1/order", **query)).json()["status"] == "CANCELED"
 
 
+async def test_an_order_is_changed_and_the_changes_are_listed() -> None:
+    async with still() as client:
+        first, second = [(await client.limit(name)).json() for name in ("one", "two")]
+        change = {"symbol": BTC, "side": "BUY", "quantity": "0.02", "price": "49000"}
+        changed = (await client.ask("PUT", "v1/order", orderId=first["orderId"], **change)).json()
+        assert (changed["orderId"], changed["price"], changed["origQty"]) == (first["orderId"], "49000", "0.02")
+        rows = [{**change, "orderId": second["orderId"], "price": price} for price in ("49100", "49100", "1.23")]
+        batch = await client.ask("PUT", "v1/batchOrders", batchOrders=json.dumps(rows))
+        assert [row.get("code", row.get("price")) for row in batch.json()] == ["49100", -5027, -4014]
+        assert batch.headers["X-MBX-ORDER-COUNT-1M"] == "8"
+        listed = (await client.ask("GET", "v1/orderAmendment", symbol=BTC, orderId=first["orderId"])).json()
+        (amendment,) = listed
+        assert amendment["amendment"]["origQty"] == {"before": "0.01", "after": "0.02"}
+        for changes, code in (
+            ({"orderId": 99}, -2013),
+            ({"orderId": first["orderId"], "side": "SELL"}, -1130),
+            ({"orderId": first["orderId"], "price": "60000"}, -4016),
+            ({}, -1102),
+        ):
+            assert seen(await client.ask("PUT", "v1/order", **{**change, **changes})) == (400, code)
+
+
+async def test_conditional_orders_of_every_type_and_what_they_are_refused_for() -> None:
+    async with still() as client:
+        await client.order()
+        order = {"symbol": BTC, "side": "SELL", "quantity": "0.01", "algoType": "CONDITIONAL", "reduceOnly": "true"}
+        kinds: list[tuple[dict[str, object], dict[str, object]]] = [
+            (
+                {"type": "STOP_MARKET", "triggerPrice": "45000", "workingType": "MARK_PRICE"},
+                {"workingType": "MARK_PRICE"},
+            ),
+            ({"type": "TAKE_PROFIT_MARKET", "triggerPrice": "55000", "priceProtect": "true"}, {"priceProtect": True}),
+            ({"type": "STOP", "triggerPrice": "45000", "price": "44900"}, {"price": "44900"}),
+            ({"type": "TAKE_PROFIT", "triggerPrice": "55000", "price": "54900"}, {"orderType": "TAKE_PROFIT"}),
+            (
+                {"type": "TRAILING_STOP_MARKET", "callbackRate": "1.5", "activatePrice": "51000"},
+                {"callbackRate": "1.5"},
+            ),
+        ]
+        for fields, shown in kinds:
+            answer = await client.ask("POST", "v1/algoOrder", **order, **fields)
+            assert answer.status_code == 200, answer.text
+            assert shown.items() <= answer.json().items()
+        wrong: list[tuple[dict[str, object], int]] = [
+            ({"type": "MARKET", "triggerPrice": "45000"}, -1116),
+            ({"type": "STOP_MARKET"}, -1102),
+            ({"type": "STOP_MARKET", "triggerPrice": "55000"}, -2021),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000.05"}, -4014),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000", "workingType": "MOOD"}, -4031),
+            ({"type": "STOP", "triggerPrice": "45000"}, -1102),
+            ({"type": "TRAILING_STOP_MARKET", "callbackRate": "50"}, -1130),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000", "closePosition": "true"}, -4137),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000", "algoType": "VP"}, -1116),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000", "positionSide": "LONG"}, -4061),
+            ({"type": "STOP_MARKET", "triggerPrice": "45000", "positionSide": "UP"}, -4060),
+        ]
+        for fields, code in wrong:
+            assert seen(await client.ask("POST", "v1/algoOrder", **{**order, **fields})) == (400, code), fields
+        assert len((await client.ask("GET", "v1/openAlgoOrders")).json()) == 5
+        (row,) = (await client.ask("GET", "v1/allAlgoOrders", symbol=BTC, algoId=5)).json()
+        assert row["orderType"] == "TRAILING_STOP_MARKET"
+
+
+async def test_a_date_until_which_an_order_is_good() -> None:
+    async with still() as client:
+        now = round(START.timestamp() * 1000)
+        order = {"type": "LIMIT", "timeInForce": "GTD", "price": "49000"}
+        assert seen(await client.order(**order)) == (400, -1102)
+        assert seen(await client.order(**order, goodTillDate=now + 500_000)) == (400, -5040)
+        placed = (await client.order(**order, goodTillDate=now + 7_200_000)).json()
+        assert (placed["status"], placed["goodTillDate"]) == ("NEW", now + 7_200_000)
+        client.engine.advance_to(START + timedelta(hours=3))
+        gone = (await client.ask("GET", "v1/order", symbol=BTC, orderId=placed["orderId"])).json()
+        assert gone["status"] == "EXPIRED"
+
+
+async def test_hedge_mode_has_two_positions() -> None:
+    async with still() as client:
+        assert seen(await client.ask("POST", "v1/positionSide/dual", dualSidePosition="false")) == (400, -4059)
+        assert (await client.ask("POST", "v1/positionSide/dual", dualSidePosition="true")).json()["code"] == 200
+        assert seen(await client.order()) == (400, -4061)
+        await client.order(positionSide="LONG", quantity="0.02")
+        await client.order(positionSide="SHORT", side="SELL")
+        rows = (await client.ask("GET", "v3/positionRisk", symbol=BTC)).json()
+        assert {row["positionSide"]: row["positionAmt"] for row in rows} == {"LONG": "0.02", "SHORT": "-0.01"}
+        quantile = (await client.ask("GET", "v1/adlQuantile", symbol=BTC)).json()["adlQuantile"]
+        assert quantile.keys() == {"LONG", "SHORT"}
+        trades = (await client.ask("GET", "v1/userTrades", symbol=BTC)).json()
+        assert [row["positionSide"] for row in trades] == ["LONG", "SHORT"]
+        assert seen(await client.ask("POST", "v1/positionSide/dual", dualSidePosition="false")) == (400, -4068)
+
+
+async def test_isolated_margin_is_set_aside_and_moved() -> None:
+    async with still() as client:
+        assert seen(await client.ask("POST", "v1/marginType", symbol=BTC, marginType="CROSSED")) == (400, -4046)
+        assert (await client.ask("POST", "v1/marginType", symbol=BTC, marginType="ISOLATED")).json()["code"] == 200
+        await client.order()
+        more = {"symbol": BTC, "amount": "20", "type": 1}
+        assert (await client.ask("POST", "v1/positionMargin", **more)).json()["amount"] == 20
+        for changes, code in (({"amount": "99999"}, -4050), ({"type": 3}, -1130), ({"amount": "0"}, -4055)):
+            assert seen(await client.ask("POST", "v1/positionMargin", **{**more, **changes})) == (400, code)
+        (row,) = (await client.ask("GET", "v1/positionMargin/history", symbol=BTC)).json()
+        assert (row["type"], row["amount"]) == (1, "20")
+        (risk,) = (await client.ask("GET", "v2/positionRisk", symbol=BTC)).json()
+        assert risk["marginType"] == "isolated"
+        assert float(risk["isolatedWallet"]) > 20
+        (config,) = (await client.ask("GET", "v1/symbolConfig", symbol=BTC)).json()
+        assert config["marginType"] == "ISOLATED"
+        assert seen(await client.ask("POST", "v1/marginType", symbol=BTC, marginType="CROSSED")) == (400, -4048)
+
+
 # -- looking back --------------------------------------------------------------------------------------------------
 
 
