@@ -218,6 +218,7 @@ class OrderDesk:
         amended = replace(order, quantity=request.quantity, price=price, updated_at=now)
         self._check_margin(amended, price)
         market.leave(order.order_id)
+        self._store.requeue(amended)
         self._store.note_amendment(_amendment(number, order, amended))
         self._announce(order_update(self._keep(amended), "AMENDMENT", now))
         return self._take(amended, now)
@@ -247,7 +248,7 @@ class OrderDesk:
         """Fill what the market's present price lets fill of the resting orders, best prices first."""
         resting = sorted(
             (order for order in self._store.open(symbol) if not _must_expire(order)),
-            key=lambda order: (-order.price * order.side.sign, order.order_id),
+            key=lambda order: -order.price * order.side.sign,  # at one price they stay as they queued up
         )
         for order in resting:
             if self._store.is_open(order):  # the fill of another one may have ended it

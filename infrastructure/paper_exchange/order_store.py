@@ -34,8 +34,13 @@ class OrderStore:
         """Return every order of one symbol or of all, oldest first."""
         return [order for order in self._orders.values() if symbol in (None, order.symbol)]
 
+    def requeue(self, order: OrderRecord) -> None:
+        """Put a resting order behind all others."""
+        self._open[order.symbol].pop(order.order_id, None)
+        self.keep(order)
+
     def open(self, symbol: str) -> list[OrderRecord]:
-        """Return the orders of ``symbol`` that can still fill, oldest first."""
+        """Return the orders of ``symbol`` that can still fill, in the order in which they queued up."""
         return list(self._open[symbol].values())
 
     def is_open(self, order: OrderRecord) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.records import AlgoStatus, IncomeType, TimeInForce, WorkingType
-from shared.errors import ConfigurationError, OrderRejectedError
+from shared.errors import ConfigurationError
 from shared.trading.orders import OrderStatus, Side
 from tests.support.markets import (
     BTC,
@@ -23,6 +23,7 @@ from tests.support.markets import (
     stop,
     take_profit,
 )
+from tests.support.refusals import refused
 
 RISE_AND_FALL = [
     (100_000.0, 100_500.0, 99_000.0, 100_200.0),
@@ -30,10 +31,6 @@ RISE_AND_FALL = [
     (100_900.0, 101_200.0, 98_000.0, 98_500.0),
     *flat(98_500.0, 5),
 ]
-
-
-def refused(code: int) -> pytest.RaisesExc[OrderRejectedError]:
-    return pytest.RaisesExc(OrderRejectedError, check=lambda error: error.code == code)
 
 
 def test_a_market_order_pays_the_ask_and_the_taker_fee() -> None:
