@@ -61,6 +61,7 @@ bench: $(INSTALLED) ## Measure speed, each figure beside a rival
 docs: $(INSTALLED) ## Write the generated pages of docs/ again
 	$(BIN)/python -m infrastructure.docs.events_page
 	$(BIN)/python -m infrastructure.docs.metrics_page
+	$(BIN)/python -m infrastructure.docs.paper_exchange_page
 
 lock: $(INSTALLED) ## Resolve the dependencies of pyproject.toml into the lock file
 	$(PIP) install --quiet uv
