@@ -28,6 +28,7 @@ from services.exec_risk_service.domain.trading_state import TradingCause
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease
 from services.exec_risk_service.handlers.account_watch import AccountWatch
+from services.exec_risk_service.handlers.countdown import Countdown
 from services.exec_risk_service.handlers.cover_watch import CoverWatch
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.executor_health import clock_check, lease_check
@@ -336,6 +337,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         clock=clock,
         causes={TradingCause.CLOCK_SKEW: offset.bar, TradingCause.EXCHANGE_BAN: gate.ban},
     )
+    countdown = Countdown(parts.ledger, venue, clock=clock, seconds=settings.entry_countdown_seconds)
     maintenance = Maintenance(
         parts.ledger,
         parts.reconciler,
@@ -391,6 +393,8 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             stream,
             _Recovery(parts, lanes, clock),
             BackgroundTask("user-reports", partial(pump, stream, parts.on_report, maintenance.sweep_soon)),
+            countdown,
+            BackgroundTask("entry-countdown", partial(every, clock, _WATCH_SECONDS, countdown.tick)),
             BackgroundTask("account-watch", partial(every, clock, _WATCH_SECONDS, watch.tick)),
             BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
             rpc,

@@ -47,6 +47,7 @@ class ExecRiskSettings(ServiceSettings):
             after half of it, it sends no entry.
         executor_status_lag_seconds: How long the exchange may take to show the last order of a process that fell
             silent: its successor waits that much longer.
+        entry_countdown_seconds: The exchange cancels resting entries when it has not heard of us for this long.
     """
 
     port: int = Field(default=8002, ge=1, le=65535, validation_alias=AliasChoices("qt_port", "port"))
@@ -71,6 +72,7 @@ class ExecRiskSettings(ServiceSettings):
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
+    entry_countdown_seconds: float = Field(default=120.0, ge=2)
     qt_crashpoint: str = ""
 
     @model_validator(mode="after")

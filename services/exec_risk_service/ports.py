@@ -73,6 +73,19 @@ class OrderGateway(Protocol):
         ...
 
 
+class DeadMansSwitch(Protocol):
+    """Lets the exchange cancel orders by itself when nobody refreshes the countdown."""
+
+    async def count_down(self, symbol: str, seconds: float) -> None:
+        """Cancel the regular orders of ``symbol`` after ``seconds``, unless this is called again; 0 ends it.
+
+        Raises:
+            ExchangeError: The exchange refused, or no one knows.
+            TransientError: It was not sent.
+        """
+        ...
+
+
 class AccountView(Protocol):
     """Reads that show the account. Each raises ``TransientError`` when the exchange cannot be asked."""
 

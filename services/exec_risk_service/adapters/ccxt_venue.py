@@ -88,6 +88,10 @@ class CcxtVenue:
     async def set_leverage(self, symbol: str, leverage: int) -> None:
         await _ask(self._client.fapiPrivatePostLeverage, {"symbol": symbol, "leverage": str(leverage)})
 
+    async def count_down(self, symbol: str, seconds: float) -> None:
+        parameters = {"symbol": symbol, "countdownTime": str(round(seconds * 1000))}
+        await _ask(self._client.fapiPrivatePostCountdownCancelAll, parameters)
+
     async def find_order(self, ref: OrderRef) -> OrderReport | None:
         regular = (self._client.fapiPrivateGetOrder, _order_name(ref), order_report)
         conditional = (self._client.fapiPrivateGetAlgoOrder, _algo_name(ref), algo_report)

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from services.exec_risk_service.ports import (
     AccountView,
     CandleHistory,
+    DeadMansSwitch,
     LeaseStore,
     MarketView,
     OrderGateway,
@@ -42,6 +43,7 @@ PORTS: tuple[Effects, ...] = (
     Effects("gateway", OrderGateway, effects=("submit", "cancel", "set_leverage"), reads=("find_order",)),
     Effects("journal", OrderJournal, effects=("load", "commit", "mark_published"), reads=("unpublished",)),
     Effects("lease", LeaseStore, effects=("take", "renew", "release"), reads=("read",)),
+    Effects("countdown", DeadMansSwitch, effects=("count_down",)),
     Effects("view", AccountView, reads=("account", "open_orders", "fills_after", "payments_since")),
     Effects("market", MarketView, reads=("quote",)),
     Effects("terms", TradingTerms, reads=("instruments", "account_terms")),
