@@ -111,6 +111,12 @@ def _settle_funding(exchange: LiveExchange, fault: Fault) -> None:
     exchange.send_events()
 
 
+def _funding_interval(exchange: LiveExchange, fault: Fault) -> None:
+    contract = exchange.engine.contract(fault.symbol)
+    exchange.sync()
+    exchange.engine.replace_contract(replace(contract, funding_interval=timedelta(hours=int(fault.value or 1))))
+
+
 def _change_filters(exchange: LiveExchange, fault: Fault) -> None:
     exchange.engine.replace_contract(changed_contract(exchange.engine.contract(fault.symbol), fault.value))
 
@@ -147,6 +153,7 @@ ACTS: Mapping[str, Callable[[LiveExchange, Fault], None]] = MappingProxyType(
         "liquidate": _liquidate,
         "adl": _adl,
         "settle_funding": _settle_funding,
+        "funding_interval": _funding_interval,
         "change_filters": _change_filters,
         "delist": _delist,
         "hedge_mode": _hedge_mode,
@@ -155,7 +162,9 @@ ACTS: Mapping[str, Callable[[LiveExchange, Fault], None]] = MappingProxyType(
 assert ACTS.keys() == {kind for kind, row in FAULTS.items() if row.occasion is Occasion.ACT}
 
 #: Kinds that need to be told which symbol.
-_NEED_SYMBOL = frozenset({"flatten", "liquidate", "adl", "settle_funding", "change_filters", "delist"})
+_NEED_SYMBOL = frozenset(
+    {"flatten", "liquidate", "adl", "settle_funding", "funding_interval", "change_filters", "delist"}
+)
 
 
 def check_fields(exchange: LiveExchange, fault: Fault) -> None:
@@ -173,6 +182,8 @@ def check_fields(exchange: LiveExchange, fault: Fault) -> None:
         changed_contract(exchange.engine.contract(fault.symbol), fault.value)
     if fault.kind == "settle_funding" and fault.value:
         to_decimal(fault.value, name="value")
+    if fault.kind == "funding_interval" and fault.value and fault.value not in ("1", "2", "4", "8"):
+        raise InvalidInputError(f"fault funding_interval: value {fault.value!r} is not 1, 2, 4 or 8 hours")
     if fault.kind == "clock_offset" and not fault.value.lstrip("-").isdigit():
         raise InvalidInputError(f"fault clock_offset: value {fault.value!r} is no number of milliseconds")
     if fault.kind == "partial_fills" and fault.value and not 0 < to_decimal(fault.value, name="value") < 1:

@@ -142,6 +142,9 @@ FAULTS: Mapping[str, FaultKind] = MappingProxyType(
         "settle_funding": FaultKind(
             _ACT, "funding of `symbol` is settled now, at the rate in `value` (default its own)"
         ),
+        "funding_interval": FaultKind(
+            _ACT, "funding of `symbol` is settled every `value` hours from now on (default 1)"
+        ),
         "reject_triggered": FaultKind(
             _TRIGGER, "a conditional order triggers, and its market order is refused with the code in `value` (-2019)"
         ),

@@ -40,17 +40,21 @@ class Span:
 class Parameters:
     """Typed access to one request's parameters; where query and body name the same one, the query wins."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], *, are_doubled: bool = False) -> None:
         self._values = values
+        self._are_doubled = are_doubled
 
     @classmethod
     def parse(cls, query: bytes, body: bytes) -> Parameters:
-        """Read URL-encoded parameters; empty ones count as not sent (-1101 for one that is named twice in a part)."""
+        """Read URL-encoded parameters; empty ones count as not sent."""
         parts = [parse_qsl(part.decode("utf-8", "replace")) for part in (body, query)]
-        for pairs in parts:
-            if len({name for name, _ in pairs}) < len(pairs):
-                raise refusal(-1101)
-        return cls({name: value for pairs in parts for name, value in pairs})
+        doubled = any(len({name for name, _ in pairs}) < len(pairs) for pairs in parts)
+        return cls({name: value for pairs in parts for name, value in pairs}, are_doubled=doubled)
+
+    def check_unique(self) -> None:
+        """Refuse a parameter that was sent twice in the query or in the body (-1101)."""
+        if self._are_doubled:
+            raise refusal(-1101)
 
     @property
     def as_sent(self) -> Mapping[str, str]:

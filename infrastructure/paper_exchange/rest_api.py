@@ -36,11 +36,9 @@ class RestApi:
     def _answer_for(self, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
         async def answer(request: Request) -> Response:
             query, body = request.scope["query_string"], await request.body()
-            headers: dict[str, str] = {}
+            parameters = Parameters.parse(query, body)
+            usage = self._count(endpoint, parameters)
             try:
-                parameters = Parameters.parse(query, body)
-                usage = self._count(endpoint, parameters)
-                headers.update(usage.headers)
                 response = self._faults.refuse_all() or self._refuse_order(usage)
                 if response is None:
                     self._admit(endpoint, request, query, body, parameters)
@@ -50,7 +48,7 @@ class RestApi:
             except Exception as error:  # noqa: BLE001 - an error of ours must look like one of the exchange
                 log.error("paper_exchange_failed", path=endpoint.path, error=f"{type(error).__name__}: {error}")
                 response = json_answer({"code": -1000, "msg": REFUSALS[-1000]}, 500)
-            response.headers.update(headers)
+            response.headers.update(usage.headers)
             self._exchange.requests.append(ArrivedRequest.of(endpoint.method, endpoint.path, query, body, response))
             return response
 
@@ -76,6 +74,7 @@ class RestApi:
         return answer
 
     def _admit(self, endpoint: Endpoint, request: Request, query: bytes, body: bytes, parameters: Parameters) -> None:
+        parameters.check_unique()
         if endpoint.security is not Security.NONE:
             check_key(request.headers.get("X-MBX-APIKEY"), self._exchange.credentials)
         if endpoint.security is Security.SIGNED:

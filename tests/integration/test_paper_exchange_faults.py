@@ -439,6 +439,17 @@ async def test_settle_funding(client: RawClient) -> None:
     assert [float(row["income"]) for row in rows] == [pytest.approx(-value * 0.01, rel=0.01)]
 
 
+async def test_funding_interval(client: RawClient) -> None:
+    before = (await client.ask("GET", "v1/premiumIndex", symbol=BTC)).json()["nextFundingTime"]
+    await client.arm("funding_interval", symbol=BTC, value="1")
+    after = (await client.ask("GET", "v1/premiumIndex", symbol=BTC)).json()["nextFundingTime"]
+    assert after < before
+    assert after % 3_600_000 == 0
+    hours = {row["symbol"]: row["fundingIntervalHours"] for row in (await client.ask("GET", "v1/fundingInfo")).json()}
+    assert hours[BTC] == 1
+    assert hours["ETHUSDT"] == 8
+
+
 async def test_reject_triggered(client: RawClient) -> None:
     await client.order()
     await client.stop("refused")
@@ -524,6 +535,7 @@ NONSENSE: list[dict[str, Any]] = [
     {"kind": "clock_offset", "value": "late"},
     {"kind": "change_filters", "symbol": BTC, "value": {"colour": "red"}},
     {"kind": "settle_funding", "symbol": BTC, "value": "much"},
+    {"kind": "funding_interval", "symbol": BTC, "value": "7"},
     {"kind": "partial_fills", "value": "2"},
     {"kind": "lose_order", "count": "many"},
 ]

@@ -163,6 +163,7 @@ async def test_the_two_texts_of_a_wrong_time(client: RawClient) -> None:
 async def test_a_parameter_that_is_sent_twice_is_refused(client: RawClient) -> None:
     answer = await client.http.get(f"/fapi/v1/klines?symbol={BTC}&symbol={BTC}&interval=1m")
     assert answer.json() == {"code": -1101, "msg": "Duplicate values for a parameter detected."}
+    assert answer.headers["X-MBX-USED-WEIGHT-1M"] == "5", "what is refused costs as well"
 
 
 # -- orders --------------------------------------------------------------------------------------------------------
