@@ -65,7 +65,7 @@ def test_a_stop_becomes_a_limit_order_that_rests_and_finishes_when_it_fills() ->
     assert resting.stop_price == 99_000
     engine.advance_to(after(5))
     finished = engine.algo(algo_id=waiting.algo_id)
-    assert (finished.status, finished.actual_price) == (AlgoStatus.FINISHED, 99_500)
+    assert (finished.status, finished.actual_price) == (AlgoStatus.FINISHED, Decimal(99_500))
     assert statuses(engine) == ["TRIGGERING", "TRIGGERED", "FINISHED"]
 
 
@@ -75,7 +75,7 @@ def test_cancelling_the_order_behind_a_condition_finishes_the_condition() -> Non
     engine.advance_to(after(3))
     engine.cancel_open_orders(BTC)
     finished = engine.algo(algo_id=waiting.algo_id)
-    assert (finished.status, finished.actual_quantity) == (AlgoStatus.FINISHED, 0)
+    assert (finished.status, finished.actual_quantity) == (AlgoStatus.FINISHED, Decimal(0))
     with refused(-2011):
         engine.cancel_algo(algo_id=waiting.algo_id)
 
@@ -104,7 +104,11 @@ def test_a_trailing_sell_follows_the_highest_price(cuts: int) -> None:
     for cut in range(1, cuts + 1):
         engine.advance_to(after(1.5 + 3.5 * cut / cuts))
     fired = engine.algo(algo_id=waiting.algo_id)
-    assert (fired.status, fired.extreme, fired.trigger_price) == (AlgoStatus.FINISHED, 102_000, 100_980)
+    assert (fired.status, fired.extreme, fired.trigger_price) == (
+        AlgoStatus.FINISHED,
+        Decimal(102_000),
+        Decimal(100_980),
+    )
     assert 100_500 < filled_price(engine, waiting) <= 100_980
 
 
@@ -116,7 +120,7 @@ def test_a_trailing_buy_follows_the_lowest_price() -> None:
     waiting = engine.place_algo(trailing(Side.BUY, "1", reduce_only=True))
     engine.advance_to(after(5))
     fired = engine.algo(algo_id=waiting.algo_id)
-    assert (fired.status, fired.extreme, fired.trigger_price) == (AlgoStatus.FINISHED, 98_000, 98_980)
+    assert (fired.status, fired.extreme, fired.trigger_price) == (AlgoStatus.FINISHED, Decimal(98_000), Decimal(98_980))
 
 
 def test_a_trailing_stop_sleeps_until_its_activation_price() -> None:

@@ -229,8 +229,8 @@ def test_deposits_and_withdrawals_are_incomes_and_events() -> None:
     engine.withdraw(Decimal(200))
     assert engine.account().wallet == 10_300
     assert [(each.type, each.amount) for each in engine.incomes()] == [
-        (IncomeType.TRANSFER, 500),
-        (IncomeType.TRANSFER, -200),
+        (IncomeType.TRANSFER, Decimal(500)),
+        (IncomeType.TRANSFER, Decimal(-200)),
     ]
     told = [(event["a"]["m"], event["a"]["B"][0]["bc"]) for event in engine.take_events()]
     assert told == [("DEPOSIT", "500"), ("WITHDRAW", "-200")]
@@ -257,4 +257,4 @@ def test_open_orders_show_in_the_position() -> None:
     engine.place_order(limit(Side.BUY, "0.1", "99000", TimeInForce.GTX))
     engine.place_order(limit(Side.SELL, "0.2", "101000"))
     position = engine.position(BTC)
-    assert (position.bid_notional, position.ask_notional) == (9_900, 20_200)
+    assert (position.bid_notional, position.ask_notional) == (Decimal(9_900), Decimal(20_200))

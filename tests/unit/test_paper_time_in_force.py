@@ -85,7 +85,7 @@ def test_the_rest_of_an_ioc_and_of_a_market_order_expires_with_its_reason() -> N
 def test_an_ioc_that_meets_nothing_expires_without_a_fill() -> None:
     engine = engine_on(flat(100_000.0, 3))
     order = engine.place_order(limit(Side.BUY, "0.1", "99000", TimeInForce.IOC))
-    assert (order.status, order.executed) == (OrderStatus.EXPIRED, 0)
+    assert (order.status, order.executed) == (OrderStatus.EXPIRED, Decimal(0))
     assert executions(engine) == [("NEW", "NEW"), ("EXPIRED", "EXPIRED")]
 
 
@@ -129,7 +129,7 @@ def test_an_amended_order_keeps_its_id_and_tells_of_the_change() -> None:
     assert (amended.quantity, amended.price, amended.status) == (Decimal("0.2"), Decimal(98000), OrderStatus.NEW)
     assert executions(engine) == [("AMENDMENT", "NEW")]
     (noted,) = engine.amendments(BTC, order_id=order.order_id)
-    assert (noted.old_price, noted.new_price, noted.old_quantity) == (99000, 98000, Decimal("0.1"))
+    assert (noted.old_price, noted.new_price, noted.old_quantity) == (Decimal(99_000), Decimal(98_000), Decimal("0.1"))
 
 
 def test_an_amended_order_that_crosses_takes_at_once() -> None:
