@@ -10,12 +10,14 @@ from collections.abc import AsyncIterator, Iterator
 import structlog
 import uvicorn
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from infrastructure.paper_exchange.admin_api import admin_app
 from infrastructure.paper_exchange.connections import OpenConnections, http_protocol, websocket_protocol
 from infrastructure.paper_exchange.live_exchange import LiveExchange
 from infrastructure.paper_exchange.rest_api import RestApi
 from infrastructure.paper_exchange.websocket_api import websocket_routes
+from infrastructure.paper_exchange.websocket_requests import request_route
 from shared.errors import ConfigurationError
 
 log = structlog.get_logger(__name__)
@@ -25,7 +27,8 @@ _HOST = "127.0.0.1"
 
 def exchange_app(exchange: LiveExchange) -> Starlette:
     """Return the application that clients talk to."""
-    return Starlette(routes=[*RestApi(exchange).routes(), *websocket_routes(exchange)])
+    rest = Starlette(routes=RestApi(exchange).routes())
+    return Starlette(routes=[*websocket_routes(exchange), request_route(rest), Mount("/", rest)])
 
 
 def bind(port: int, option: str) -> socket.socket:

@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import ccxt
 import httpx
 import pytest
 import websockets
@@ -16,7 +17,7 @@ import websockets
 from infrastructure.paper_exchange.connection_rules import ConnectionRules
 from shared.clock import ManualClock
 from tests.support.eventually import eventually
-from tests.support.exchanges import RunningExchange, paper_exchange
+from tests.support.exchanges import RunningExchange, paper_exchange, plain_ccxt
 from tests.support.markets import BTC, START
 
 S = BTC.lower()
@@ -266,3 +267,43 @@ async def test_too_many_handshakes_are_refused(stepped: tuple[RunningExchange, M
     stepped[1].advance(300.0)
     async with connected(stepped[0], "/public/ws") as socket:
         assert "result" in await ask(socket, "LIST_SUBSCRIPTIONS")
+
+
+# -- requests over a WebSocket ---------------------------------------------------------------------------------------
+
+
+async def test_an_unmodified_client_trades_over_the_request_socket() -> None:
+    symbol = "BTC/USDT:USDT"
+    async with paper_exchange() as running, plain_ccxt(running.url) as client:
+        await client.load_markets()
+        book = await client.fetch_order_book_ws(symbol)
+        assert book["bids"][0][0] < book["asks"][0][0]
+        entry = await client.create_order_ws(symbol, "market", "buy", 0.02, None, {"clientOrderId": "ws-1"})
+        assert (entry["status"], entry["filled"], entry["clientOrderId"]) == ("closed", 0.02, "ws-1")
+        price = float(client.price_to_precision(symbol, entry["average"] * 0.97))
+        resting = await client.create_order_ws(symbol, "limit", "buy", 0.01, price)
+        assert (await client.fetch_order_ws(resting["id"], symbol))["status"] == "open"
+        assert (await client.cancel_order_ws(resting["id"], symbol))["status"] == "canceled"
+        (position,) = [each for each in await client.fetch_positions_ws() if each["contracts"]]
+        assert (position["side"], position["contracts"]) == ("long", 0.02)
+        assert (await client.fetch_balance_ws())["USDT"]["total"] > 0
+        with pytest.raises(ccxt.ExchangeError, match="Margin is insufficient"):
+            await client.create_order_ws(symbol, "market", "buy", 50)
+        assert len(running.live.engine.books().orders) == 2
+
+
+async def test_wrong_requests_are_answered_with_a_code(exchange: RunningExchange) -> None:
+    async with connected(exchange, "/ws-fapi/v1") as socket:
+        for text, code in (
+            ("no json", -1135),
+            ('{"id": 1, "method": "dance"}', -1020),
+            ('{"id": 2, "method": "order.place", "params": {"apiKey": "other"}}', -2015),
+            (
+                '{"id": 3, "method": "order.place", "params": {"apiKey": "paper", "timestamp": 1, "signature": "x"}}',
+                -1021,
+            ),
+        ):
+            await socket.send(text)
+            (answer,) = await gather(socket, 1)
+            assert answer["error"]["code"] == code, text
+            assert answer["status"] in (400, 401)

@@ -79,6 +79,7 @@ async def plain_ccxt(url: str) -> AsyncIterator[Any]:
         else:
             del addresses[name]
     addresses["ws"]["linear"] = url.replace("http", "ws") + "/ws"
+    addresses["ws"]["ws-api"]["linear"] = url.replace("http", "ws") + "/ws-fapi/v1"
     exchange.options["fetchCurrencies"] = False
     exchange.options["fetchOpenOrders"]["warnWithoutSymbol"] = False
     try:
