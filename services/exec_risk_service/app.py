@@ -40,6 +40,7 @@ from services.exec_risk_service.handlers.order_executor import OrderExecutor
 from services.exec_risk_service.handlers.order_sender import OrderSender
 from services.exec_risk_service.handlers.outbox_relay import OutboxRelay
 from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
+from services.exec_risk_service.handlers.portfolio_manager import PortfolioManager
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
@@ -209,6 +210,7 @@ def assemble(
         position_monitor=PositionMonitor(
             ledger, reconciler, quotes, market_clock=market_clock, note_leverage=sender.note_leverage
         ),
+        portfolio_manager=PortfolioManager(ledger, quotes, market_clock),
         risk_validator=RiskValidator(ledger),
         policy_watcher=PolicyWatcher(policy),
     )

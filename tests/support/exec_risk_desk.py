@@ -22,7 +22,13 @@ from services.exec_risk_service.ports import OrderJournal, OrderRef
 from shared.bus.event_bus import Handler
 from shared.clock import ManualClock
 from shared.events.envelope import Event, EventMetadata, EventPayload
-from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, SignalGeneratedPayload
+from shared.events.v3 import (
+    CandleClosedPayload,
+    ExecutionRequestPayload,
+    PortfolioBalancePayload,
+    ProfitAmplificationPayload,
+    SignalGeneratedPayload,
+)
 from shared.ids import SeededIds, derive_id
 from shared.policy.store import PolicyStore
 from shared.trading.candles import Candle
@@ -273,6 +279,35 @@ class Desk:
         }
         event = self._event("execution.request", ExecutionRequestPayload(**fields | changes))
         await self.service.handlers.order_executor.on_execution_request(event)
+        await self.settle()
+        return event
+
+    async def amplify(self, action: str, **changes: Any) -> Event[Any]:
+        """Hand over one decision about a winner or a loser and let the exchange answer."""
+        fields: dict[str, Any] = {
+            "symbol": BTC,
+            "action": action,
+            "current_pnl_pct": 1.0,
+            "amplification_factor": 1.5,
+            "additional_size_usd": 250.0,
+        }
+        event = self._event("profit.amplification", ProfitAmplificationPayload(**fields | changes))
+        await self.service.handlers.portfolio_manager.on_amplification(event)
+        await self.settle()
+        return event
+
+    async def rebalance(self, *adjustments: tuple[str, float], action: str = "REBALANCE_REQUIRED") -> Event[Any]:
+        """Hand over one rebalancing and let the exchange answer."""
+        fields: dict[str, Any] = {
+            "action": action,
+            "total_exposure_usd": 1_000.0,
+            "max_allowed_exposure_usd": 900.0,
+            "position_count": 1,
+            "max_positions": 5,
+            "adjustments": [{"symbol": symbol, "delta_usd": delta} for symbol, delta in adjustments],
+        }
+        event = self._event("portfolio.balance", PortfolioBalancePayload(**fields))
+        await self.service.handlers.portfolio_manager.on_balance(event)
         await self.settle()
         return event
 

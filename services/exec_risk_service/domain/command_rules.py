@@ -10,16 +10,30 @@ from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.execution_rules import begin
 from services.exec_risk_service.domain.execution_start import Terms, increasing, opening, reducing, terms_of
-from services.exec_risk_service.domain.inputs import Action, Cause, ExecutionRequested, Ordered, Signal
+from services.exec_risk_service.domain.executions import Urgency
+from services.exec_risk_service.domain.inputs import (
+    Action,
+    Adjustment,
+    Amplification,
+    AmplificationRequested,
+    Cause,
+    ExecutionRequested,
+    Ordered,
+    RebalanceRequested,
+    Signal,
+)
 from services.exec_risk_service.domain.orders import EntryPlan
-from services.exec_risk_service.domain.positions import Origin, Position
+from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.quotes import Quote
-from services.exec_risk_service.domain.risk_checks import EntryOrder
+from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
-from services.exec_risk_service.domain.sizing import size_entry, take_profit_pct
+from services.exec_risk_service.domain.sizing import size_cap, size_entry, stop_loss_pct, take_profit_pct
 from services.exec_risk_service.domain.step import Turn
+from services.exec_risk_service.domain.upkeep import upkeep, want_exit
 from shared.trading.money import ZERO, round_down
 from shared.trading.orders import Side
+
+_STRANGERS = "the open position is a stranger's; close it by hand"
 
 
 def on_execution_requested(turn: Turn, item: ExecutionRequested) -> None:
@@ -33,6 +47,29 @@ def on_execution_requested(turn: Turn, item: ExecutionRequested) -> None:
         _reduce(turn, item, terms)
     else:
         enter(turn, item.cause, order, terms, at=item.at, quote=item.quote)
+
+
+def on_amplification_requested(turn: Turn, item: AmplificationRequested) -> None:
+    """Add to a winner of ours, or close a loser; what is the other one by now is left alone."""
+    position = turn.positions.get(item.symbol)
+    if position is None:
+        refuse(turn, item.cause, item.symbol, Side.BUY, "there is no position")
+        return
+    price = arrival_price(turn, item.symbol, item.quote) or turn.book.price_of(position)
+    is_winning = position.net.unrealized_pnl(price) > 0
+    if item.action is Amplification.CUT_LOSER:
+        _cut(turn, item, position, is_winning=is_winning)
+    elif not is_winning:
+        refuse(turn, item.cause, item.symbol, _growing_side(position), "the position is no winner: nothing is added")
+    else:
+        _amplify(turn, item, position, price)
+
+
+def on_rebalance_requested(turn: Turn, item: RebalanceRequested) -> None:
+    """Change each position as asked, the smaller ones first: what they free may carry what grows."""
+    quotes = {quote.symbol: quote for quote in item.quotes}
+    for adjustment in sorted(item.adjustments, key=lambda one: (one.delta_usd, one.symbol)):
+        _adjust(turn, item, adjustment, quotes.get(adjustment.symbol))
 
 
 def enter(turn: Turn, cause: Cause, asked: Ordered, terms: Terms, *, at: datetime, quote: Quote | None) -> None:
@@ -90,6 +127,71 @@ def _reduce(turn: Turn, item: ExecutionRequested, terms: Terms) -> None:
     reduce_by(turn, item.cause, position, order.size_usd, terms, at=item.at, quote=item.quote)
 
 
+# -- winners and losers ------------------------------------------------------------------------------------------------
+
+
+def _cut(turn: Turn, item: AmplificationRequested, position: Position, *, is_winning: bool) -> None:
+    reason = _cannot_shrink(position) or ("the position is no loser: it stays open" if is_winning else None)
+    if position.origin is Origin.EXTERNAL:
+        reason = _STRANGERS
+    if reason is not None:
+        refuse(turn, item.cause, item.symbol, position.close_side, reason)
+        return
+    cause = item.cause
+    want_exit(turn, position, ExitPlan(ExitReason.SIGNAL_EXIT, cause.event_id, cause.trace_id, cause.event_id))
+    upkeep(turn, item.symbol, at=item.at)
+
+
+def _amplify(turn: Turn, item: AmplificationRequested, position: Position, price: Decimal) -> None:
+    present = position.size * price
+    wanted = present * (item.factor - 1) if item.additional_usd is None else item.additional_usd
+    if item.max_total_usd is not None:
+        wanted = min(wanted, item.max_total_usd - present)
+    if wanted <= 0:
+        reason = f"the position is worth {present:.2f} USD already: nothing is to be added"
+        refuse(turn, item.cause, item.symbol, _growing_side(position), reason)
+        return
+    order = _addition(turn, position, wanted, source=item.action.value)
+    enter(turn, item.cause, order, terms_of(turn.context.rules), at=item.at, quote=item.quote)
+
+
+def _adjust(turn: Turn, item: RebalanceRequested, adjustment: Adjustment, quote: Quote | None) -> None:
+    position = turn.positions.get(adjustment.symbol)
+    if position is None or adjustment.delta_usd == 0:
+        refuse(turn, item.cause, adjustment.symbol, Side.BUY, "there is no position to adjust")
+        return
+    terms = replace(terms_of(turn.context.rules), exit_reason=ExitReason.REBALANCE.value, is_one_of_many=True)
+    if adjustment.delta_usd < 0:
+        reduce_by(turn, item.cause, position, -adjustment.delta_usd, terms, at=item.at, quote=quote)
+    else:
+        order = _addition(turn, position, adjustment.delta_usd, source=adjustment.reason or "portfolio.balance")
+        enter(turn, item.cause, order, terms, at=item.at, quote=quote)
+
+
+def _addition(turn: Turn, position: Position, size_usd: Decimal, *, source: str) -> Ordered:
+    """Return the order that adds ``size_usd`` to ``position`` with the leverage and the exits that it has."""
+    rules, plan = turn.context.rules, position.plan
+    return Ordered(
+        symbol=position.symbol,
+        side=_growing_side(position),
+        size_usd=size_usd,
+        leverage=Decimal(position.leverage),
+        stop_loss_pct=None if plan is None else plan.stop_loss_pct,
+        take_profit_pct=None if plan is None else plan.take_profit_pct,
+        strategy=rules.default_strategy,
+        urgency=Urgency.NORMAL,
+        tolerance_pct=rules.max_slippage_pct,
+        confidence=Decimal(1),  # a decision about the portfolio, not a forecast
+        source=source,
+        is_reduce_only=False,
+        expires_at=None,
+    )
+
+
+def _growing_side(position: Position) -> Side:
+    return position.close_side.opposite
+
+
 # -- what stands in the way --------------------------------------------------------------------------------------------
 
 
@@ -104,7 +206,7 @@ def _cannot_grow(position: Position | None, side: Side) -> str | None:
     if position is None:
         return None
     if position.origin is Origin.EXTERNAL:
-        return "the open position is a stranger's; close it by hand"
+        return _STRANGERS
     if position.exit is not None:
         return f"the position is being closed already ({position.exit.reason.value})"
     if position.close_side is side:
@@ -149,10 +251,20 @@ def _checked(turn: Turn, signal: Signal, position: Position | None) -> EntryOrde
     view = risk_view(turn.book, signal.symbol, turn.context)
     if position is not None:  # what is there already counts against the size, not as one more position
         view = replace(view, open_positions=view.open_positions - 1)
+        signal = replace(signal, size_usd=_with_room(turn, signal, position, view))
     order = size_entry(signal, view)
     if isinstance(order, Denial):
         return order
     return first_reason(order, view) or order
+
+
+def _with_room(turn: Turn, signal: Signal, position: Position, view: RiskView) -> Decimal | None:
+    """Return the size that may be added: the caps hold for the whole position, USDT."""
+    if signal.size_usd is None:
+        return None
+    present = position.size * turn.book.price_of(position)
+    room = size_cap(view, stop_loss_pct(signal, view.rules)) - present
+    return min(signal.size_usd, max(ZERO, room))
 
 
 def _reduction(turn: Turn, position: Position, size_usd: Decimal, price: Decimal) -> Decimal:

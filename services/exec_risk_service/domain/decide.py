@@ -8,10 +8,15 @@ from typing import Any
 from services.exec_risk_service.domain import position_watch, trading_rules, venue_rules
 from services.exec_risk_service.domain.advice_rules import on_exits_advised
 from services.exec_risk_service.domain.book import Book
-from services.exec_risk_service.domain.command_rules import on_execution_requested
+from services.exec_risk_service.domain.command_rules import (
+    on_amplification_requested,
+    on_execution_requested,
+    on_rebalance_requested,
+)
 from services.exec_risk_service.domain.cover import watch_cover
 from services.exec_risk_service.domain.execution_rules import on_executions_due, stop_executions
 from services.exec_risk_service.domain.inputs import (
+    AmplificationRequested,
     AnswerLost,
     CancelRefused,
     CandleClosed,
@@ -25,6 +30,7 @@ from services.exec_risk_service.domain.inputs import (
     PositionMarked,
     PositionObserved,
     ProvenAbsent,
+    RebalanceRequested,
     SendRefused,
     SendStarted,
     SignalReceived,
@@ -50,6 +56,8 @@ RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     LeverageChanged: position_watch.on_leverage_changed,
     MarginCalled: position_watch.on_margin_called,
     ExecutionRequested: on_execution_requested,
+    AmplificationRequested: on_amplification_requested,
+    RebalanceRequested: on_rebalance_requested,
     ExecutionsDue: on_executions_due,
     CandleClosed: on_candle,
     SendStarted: venue_rules.on_send_started,

@@ -99,7 +99,7 @@ def _apply_to_position(
     if current is not None and change.closed_quantity > 0:
         reduced = current.reduced(change, fill, fill.commission - opening_fee)
         if reduced.net.is_flat:
-            reduced = replace(reduced, closed_at=fill.time, closed_by=_close_reason(reduced, fill, order))
+            reduced = replace(reduced, closed_at=fill.time, closed_by=_close_reason(turn, reduced, fill, order))
         turn.save_position(reduced)
     if change.opened_quantity == 0:
         return None, reduced
@@ -160,11 +160,14 @@ def _stranger(turn: Turn, fill: Fill) -> tuple[str, ...]:
     return turn.account, "external", fill.symbol, str(fill.trade_id)
 
 
-def _close_reason(position: Position, fill: Fill, order: Order | None) -> ExitReason:
+def _close_reason(turn: Turn, position: Position, fill: Fill, order: Order | None) -> ExitReason:
     if order is None:
         return ExitReason.LIQUIDATION if fill.client_order_id.startswith(_FORCED) else ExitReason.MANUAL
     if order.leg is Leg.EXIT and position.exit is not None:
         return position.exit.reason
+    execution = turn.executions.get(order.execution_id)
+    if execution is not None and execution.exit_reason:
+        return ExitReason(execution.exit_reason)
     if order.leg is Leg.STOP and position.protection.stop_basis is ExitBasis.TRAILING:
         return ExitReason.TRAILING_STOP
     return _LEG_REASONS.get(order.leg, ExitReason.MANUAL)

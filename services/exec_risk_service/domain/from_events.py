@@ -9,11 +9,15 @@ from typing import Any
 from services.exec_risk_service.domain.executions import Strategy, Urgency
 from services.exec_risk_service.domain.inputs import (
     Action,
+    Adjustment,
+    Amplification,
+    AmplificationRequested,
     CandleClosed,
     Cause,
     ExecutionRequested,
     ExitsAdvised,
     Ordered,
+    RebalanceRequested,
     Signal,
     SignalReceived,
 )
@@ -21,7 +25,14 @@ from services.exec_risk_service.domain.protection import ExitAdvice
 from services.exec_risk_service.domain.quotes import Quote
 from shared.errors import InvalidInputError
 from shared.events.envelope import Event, EventMetadata
-from shared.events.v3 import CandleClosedPayload, ExecutionRequestPayload, RlDecisionPayload, SignalGeneratedPayload
+from shared.events.v3 import (
+    CandleClosedPayload,
+    ExecutionRequestPayload,
+    PortfolioBalancePayload,
+    ProfitAmplificationPayload,
+    RlDecisionPayload,
+    SignalGeneratedPayload,
+)
 from shared.trading.candles import Candle
 from shared.trading.money import to_decimal
 
@@ -121,6 +132,35 @@ def exits_advised(event: Event[RlDecisionPayload], at: datetime) -> ExitsAdvised
         decided_at=_decided_at(event),
         at=at,
     )
+
+
+def amplification_requested(
+    event: Event[ProfitAmplificationPayload], at: datetime, quote: Quote | None = None
+) -> AmplificationRequested:
+    """Return the input of one ``profit.amplification`` that arrived at market time ``at``."""
+    payload = event.payload
+    return AmplificationRequested(
+        cause=_cause(event.metadata),
+        symbol=payload.symbol,
+        action=Amplification(payload.action),
+        factor=to_decimal(payload.amplification_factor, name="amplification_factor"),
+        additional_usd=_optional(payload.additional_size_usd, "additional_size_usd"),
+        max_total_usd=_optional(payload.max_total_size_usd, "max_total_size_usd"),
+        at=at,
+        quote=quote,
+    )
+
+
+def rebalance_requested(
+    event: Event[PortfolioBalancePayload], at: datetime, quotes: tuple[Quote, ...] = ()
+) -> RebalanceRequested:
+    """Return the input of one ``portfolio.balance`` that asks for changes; a symbol named twice is changed once."""
+    deltas: dict[str, Adjustment] = {}
+    for one in event.payload.adjustments:
+        delta = to_decimal(one.delta_usd, name="delta_usd")
+        known = deltas.get(one.symbol)
+        deltas[one.symbol] = Adjustment(one.symbol, delta + (known.delta_usd if known else 0), one.reason)
+    return RebalanceRequested(_cause(event.metadata), tuple(deltas.values()), at, quotes)
 
 
 def _cause(metadata: EventMetadata) -> Cause:

@@ -124,6 +124,58 @@ class ExecutionRequested:
     quote: Quote | None = None
 
 
+class Amplification(StrEnum):
+    """What to do with a position that is there."""
+
+    AMPLIFY_POSITION = "AMPLIFY_POSITION"
+    ADD_TO_WINNER = "ADD_TO_WINNER"
+    CUT_LOSER = "CUT_LOSER"
+
+
+@dataclass(frozen=True, slots=True)
+class AmplificationRequested:
+    """``profit.amplification`` arrived at market time ``at``.
+
+    Attributes:
+        cause: The event.
+        symbol: Venue symbol.
+        action: Add to a winner, or close a loser.
+        factor: Multiple of the present size, where no size to add is said.
+        additional_usd: Size to add, USDT; None for what the factor says.
+        max_total_usd: Largest size afterwards, USDT; None for the limits alone.
+        at: Market time of its arrival.
+        quote: The book that it met; None when that could not be read in time.
+    """
+
+    cause: Cause
+    symbol: str
+    action: Amplification
+    factor: Decimal
+    additional_usd: Decimal | None
+    max_total_usd: Decimal | None
+    at: datetime
+    quote: Quote | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """Change the value of the position in ``symbol`` by ``delta_usd`` (USDT, below 0 makes it smaller)."""
+
+    symbol: str
+    delta_usd: Decimal
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RebalanceRequested:
+    """``portfolio.balance`` asked for changes at market time ``at``; ``quotes`` are the books of their symbols."""
+
+    cause: Cause
+    adjustments: tuple[Adjustment, ...]
+    at: datetime
+    quotes: tuple[Quote, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionsDue:
     """A timer says: go on with the executions; ``quotes`` are the books of their symbols, ``time`` is market time."""
@@ -345,6 +397,8 @@ Input = (
     | LeverageChanged
     | MarginCalled
     | ExecutionRequested
+    | AmplificationRequested
+    | RebalanceRequested
     | ExecutionsDue
     | CandleClosed
     | SendStarted

@@ -31,6 +31,7 @@ class ExitReason(StrEnum):
     LIQUIDATION = "LIQUIDATION"
     TIMEOUT = "TIMEOUT"
     TRAILING_STOP = "TRAILING_STOP"
+    REBALANCE = "REBALANCE"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from services.exec_risk_service.handlers.order_executor import OrderExecutor
 from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
+from services.exec_risk_service.handlers.portfolio_manager import PortfolioManager
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
 from shared.bus.event_bus import Handler
@@ -19,6 +20,7 @@ class Handlers:
     """The handlers of one service instance."""
 
     order_executor: OrderExecutor
+    portfolio_manager: PortfolioManager
     position_monitor: PositionMonitor
     risk_validator: RiskValidator
     policy_watcher: PolicyWatcher
@@ -29,6 +31,8 @@ EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
     {
         "signal.generated": lambda handlers: handlers.order_executor.on_signal,
         "execution.request": lambda handlers: handlers.order_executor.on_execution_request,
+        "profit.amplification": lambda handlers: handlers.portfolio_manager.on_amplification,
+        "portfolio.balance": lambda handlers: handlers.portfolio_manager.on_balance,
         "candle.closed": lambda handlers: handlers.position_monitor.on_candle,
         "rl.decision": lambda handlers: handlers.position_monitor.on_rl_decision,
         "policy.updated": lambda handlers: handlers.policy_watcher.on_policy_updated,
