@@ -146,6 +146,12 @@ class ManualClock:
             if not future.done():
                 future.set_result(None)
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock forward as a person would: nobody slept, and the monotonic clock goes on."""
+        by = timedelta(seconds=seconds)
+        self._start, self._now = self._start + by, self._now + by
+        self._sleepers = [(deadline + by, order, future) for deadline, order, future in self._sleepers]
+
     def advance(self, seconds: float) -> None:
         """Move forward by ``seconds``."""
         self.advance_to(self._now + timedelta(seconds=seconds))

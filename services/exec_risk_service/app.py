@@ -339,6 +339,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         clock=clock,
         causes={TradingCause.CLOCK_SKEW: offset.bar, TradingCause.EXCHANGE_BAN: gate.ban},
     )
+    client.on_bad_account = watch.suspect
     countdown = Countdown(parts.ledger, venue, clock=clock, seconds=settings.entry_countdown_seconds)
     maintenance = Maintenance(
         parts.ledger,

@@ -23,7 +23,7 @@ import structlog
 from shared.backoff import Backoff
 from shared.clock import SystemClock
 from shared.errors import ConfigurationError
-from shared.exchange.outcome import ANSWER_ATTRIBUTE, Answer, Outcome, error_for
+from shared.exchange.outcome import ANSWER_ATTRIBUTE, CONSEQUENCES, Answer, Consequence, Outcome, error_for
 from shared.exchange.request_costs import ApiRequest, request_of
 from shared.exchange.request_gate import RequestGate
 from shared.telemetry.metrics import Metrics
@@ -62,8 +62,6 @@ _REST_NAMES = (
 _answer: ContextVar[tuple[int, str, Mapping[str, str]] | None] = ContextVar("exchange_answer", default=None)
 #: The request that is being signed and sent; None for one that ccxt made outside its table.
 _request: ContextVar[ApiRequest | None] = ContextVar("exchange_request", default=None)
-#: "Timestamp outside of the recvWindow": by the front end, and by the matching engine.
-_WRONG_TIME = frozenset({-1021, -5028})
 
 
 def create_exchange(
@@ -170,6 +168,7 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         gate: What every request passes; one for this process alone unless another is set.
         hosts: The only hosts that this client talks to, whatever an answer or an option says.
         on_wrong_time: Called when the exchange refused a time stamp.
+        on_bad_account: Called with one line when a refusal concerns the key, the modes or the state of the account.
     """
 
     errors_as_live = False
@@ -177,6 +176,7 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
     gate: RequestGate
     hosts: frozenset[str] = frozenset()
     on_wrong_time: Callable[[], None] = staticmethod(lambda: None)
+    on_bad_account: Callable[[str], None] = staticmethod(lambda why: None)
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
@@ -288,8 +288,11 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         *_, headers = _answer.get() or ({},)
         if request is not None and answer.http_status is not None:
             await self.gate.answered(request, answer, headers)
-        if answer.code in _WRONG_TIME:
-            self.on_wrong_time()
+        match CONSEQUENCES.get(answer.code or 0):
+            case Consequence.MEASURE_CLOCK:
+                self.on_wrong_time()
+            case Consequence.KEEP_ENTRIES_BACK:
+                self.on_bad_account(f"{answer.method} {answer.path}: code {answer.code}, {answer.message}")
 
     # -- streams ---------------------------------------------------------------------------------------------------
 

@@ -96,6 +96,31 @@ _FAILED_503 = ("Service Unavailable", "Internal error; unable to process your re
 _REFUSED_STATUS = frozenset({403, 418, 429})
 
 
+class Consequence(StrEnum):
+    """What a refusal says beyond the one request."""
+
+    MEASURE_CLOCK = "MEASURE_CLOCK"  # our time stamps are wrong
+    KEEP_ENTRIES_BACK = "KEEP_ENTRIES_BACK"  # key, mode or state of the account is not what it must be
+
+
+#: Codes that concern more than the request that they answer; refusals without an entry concern only that.
+CONSEQUENCES: Mapping[int, Consequence] = MappingProxyType(
+    {
+        -1021: Consequence.MEASURE_CLOCK,
+        -5028: Consequence.MEASURE_CLOCK,
+        **dict.fromkeys(
+            (
+                -1002, -1022, -2014, -2015, -2017,  # key, signature, address
+                -4061, -4067, -4068,  # position mode
+                -2023, -4087, -4088, -4400, -4401,  # in liquidation, or restricted to reducing
+                -4120,  # a conditional order was sent to the wrong endpoint: our own mistake
+            ),
+            Consequence.KEEP_ENTRIES_BACK,
+        ),
+    }
+)  # fmt: skip
+
+
 def classify(http_status: int | None, code: int | None, message: str, body: str) -> Outcome:
     """Return what an answer proves about the request.
 
@@ -121,6 +146,8 @@ def _is_refused(http_status: int, code: int | None, message: str) -> bool:
         return True
     if http_status == 503:
         return code == -1008 or any(text in message for text in _FAILED_503)
+    if http_status == 408 or http_status >= 500:
+        return code == -1008  # whatever else it says, the part of Binance that says it may not know
     return code is not None and code < 0
 
 

@@ -10,7 +10,7 @@ from services.exec_risk_service.adapters.binance_reports import key_permissions
 from services.exec_risk_service.config import ExecRiskSettings
 from services.exec_risk_service.domain.account_terms import TRADE_ONLY, AccountTerms, refusals, warnings
 from services.exec_risk_service.domain.trading_state import TradingCause
-from services.exec_risk_service.handlers.account_watch import TERMS_SECONDS, AccountWatch
+from services.exec_risk_service.handlers.account_watch import SUSPICION_SECONDS, TERMS_SECONDS, AccountWatch
 from shared.errors import ConfigurationError
 from shared.settings import load_settings
 from tests.support.exec_risk_desk import Desk, desk_on, started_desk
@@ -176,3 +176,15 @@ def test_the_keys_of_the_paper_exchange_are_refused_elsewhere(
 
     with pytest.raises(ConfigurationError, match=rf"TRADING_MODE={mode} needs .*{name}"):
         load_settings(ExecRiskSettings)
+
+
+async def test_a_refusal_about_the_account_keeps_entries_back_until_a_look_finds_nothing(watched: Watched) -> None:
+    watched.watch.suspect("POST /fapi/v1/order: code -2015, Invalid API-key, IP, or permissions for action.")
+    await watched.watch.tick()
+    assert watched.state() == "REDUCING"
+    assert "-2015" in watched.desk.book.trading.reason
+
+    watched.desk.clock.advance(SUSPICION_SECONDS)
+    await watched.watch.tick()
+
+    assert watched.state() == "ACTIVE"

@@ -60,6 +60,18 @@ async def test_an_unknown_order_keeps_its_exposure_and_blocks_its_symbol() -> No
     assert desk.bus.of("execution.result")[0].rejection_reason == "orders of this symbol are still under way"
 
 
+async def test_a_clock_that_is_set_forward_proves_no_absence() -> None:
+    desk = await started_desk(flat(50_000, 5))
+    desk.venue.before["submit:entry"] = [LOST]
+    await desk.signal("BUY")
+
+    desk.clock.jump(60.0)
+    for _ in range(28):
+        await desk.tick(1.0)
+
+    assert entry_status(desk) is OrderStatus.UNKNOWN
+
+
 async def test_absence_is_proven_only_after_thirty_seconds_and_several_looks() -> None:
     desk = await started_desk(flat(50_000, 5))
     desk.venue.before["submit:entry"] = [LOST]

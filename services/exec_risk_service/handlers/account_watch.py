@@ -20,6 +20,8 @@ from shared.errors import TransientError
 
 #: Wall time between two looks at the modes of the account and the permissions of its key.
 TERMS_SECONDS = 300.0
+#: After a refusal that concerns the account they are looked at earlier.
+SUSPICION_SECONDS = 60.0
 _RULE = "account-watch"
 
 log = structlog.get_logger(__name__)
@@ -54,6 +56,11 @@ class AccountWatch:
             **causes,
             TradingCause.ACCOUNT_TERMS: self._refused_terms,
         }
+
+    def suspect(self, why: str) -> None:
+        """A refusal of the exchange says that key, modes or state of the account are wrong: entries wait for a look."""
+        self._refusal = why
+        self._next_terms = min(self._next_terms, self._clock.monotonic() + SUSPICION_SECONDS)
 
     async def tick(self) -> None:
         """Look once.

@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 #: Binance showed orders up to 20 s late: "not found" proves something only after this long and this often.
 _PROTECTION = timedelta(seconds=30)
 _LEAST_MISSES = 4
+#: Until then the request may still be executed, so "not found" says nothing at all: as in ``RECV_WINDOW_MS``.
+_RECV_WINDOW = timedelta(seconds=3)
 #: An answer that did not come in this time does not come: the client's own limit is 10 s.
 _ANSWER_LIMIT = timedelta(seconds=15)
 #: Longest life of a market order.
@@ -47,12 +49,15 @@ class OrderLookup:
         self._misses: dict[str, int] = {}
         self._reads: dict[str, int] = {}
         self._next_try: dict[str, float] = {}
+        self._seen_at: dict[str, float] = {}
+        self._began = clock.now()
 
     async def chase(self) -> None:
         """Look up what is due. Orders that the exchange cannot be asked about wait for the next call."""
         unfinished = self._ledger.book.unfinished_orders()
         self._forget_all_but({order.client_order_id for order in unfinished})
         for order in unfinished:
+            self._seen_at.setdefault(order.client_order_id, self._clock.monotonic())
             try:
                 if self._is_in_doubt(order):
                     await self._when_due(order)
@@ -94,7 +99,8 @@ class OrderLookup:
             return
         misses = self._misses.get(name, 0) + 1
         self._next_try[name] = self._clock.monotonic() + self._backoff.delay(misses)
-        if await self.look_up(order):
+        may_prove_absence = self._age(order) > _RECV_WINDOW
+        if await self.look_up(order) or not may_prove_absence:
             return
         self._misses[name] = misses
         if misses >= _LEAST_MISSES and self._age(order) >= _PROTECTION and await self._left_no_trace(order):
@@ -119,9 +125,16 @@ class OrderLookup:
         await self._fills.read_fills(order.symbol, thoroughly=reads >= _THOROUGH_AFTER)
 
     def _age(self, order: Order) -> timedelta:
-        return timedelta(0) if order.sent_at is None else self._clock.now() - order.sent_at
+        """Return the time since it was sent; a wall clock that jumps ahead makes no order of this life older."""
+        if order.sent_at is None:
+            return timedelta(0)
+        age = self._clock.now() - order.sent_at
+        if order.sent_at < self._began:
+            return age
+        seen_at = self._seen_at.get(order.client_order_id, self._clock.monotonic())
+        return min(age, timedelta(seconds=self._clock.monotonic() - seen_at))
 
     def _forget_all_but(self, names: set[str]) -> None:
-        for memory in (self._misses, self._reads, self._next_try):
+        for memory in (self._misses, self._reads, self._next_try, self._seen_at):
             for name in [name for name in memory if name not in names]:
                 del memory[name]
