@@ -110,8 +110,12 @@ class Market:
         self._path, self._step = path, step
         self._ticks = path.ticks_at(step)
         self._trader = taker_at(path, step)
-        self._traded = volume_at(path, self.contract.instrument)
-        self._number, self._changes = step_number(path, step), 0
+        number = step_number(path, step)
+        if number == self._number:  # quoted anew within a step, on another grid: what was traded stays traded
+            self._changes += 1
+        else:
+            self._traded = volume_at(path, self.contract.instrument)
+            self._number, self._changes = number, 0
 
     @property
     def path(self) -> CandlePath:

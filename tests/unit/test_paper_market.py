@@ -113,6 +113,19 @@ def test_the_update_id_grows_with_steps_and_with_every_bite() -> None:
     assert market_at(way, STEPS - 1).update_id < market_at(later).update_id
 
 
+def test_quoting_a_step_anew_brings_no_new_volume_and_no_old_update_id() -> None:
+    way = path(volume=600.0)
+    market = market_at(way, sold_at(way))
+    market.join(1, Side.BUY, market.last + TICK)
+    market.take(Side.BUY, Decimal(1), None)
+    assert market.fill_resting(1, Decimal(10)) == 10
+    before = market.update_id
+    market.move_to(path(volume=600.0), sold_at(way))
+    assert market.update_id > before
+    market.join(2, Side.BUY, market.last)
+    assert market.fill_resting(2, Decimal(10)) == 0
+
+
 def sold_at(way: CandlePath, after_step: int = -1) -> int:
     """Return the first later step at which sellers take at the open's price."""
     return next(

@@ -89,10 +89,16 @@ def test_a_limit_order_rests_behind_the_queue_and_is_filled_as_a_maker() -> None
     assert result.filled == 2
 
 
-def test_what_is_left_at_the_end_is_taken() -> None:
+def test_patience_ends_before_the_order_does() -> None:
     result = done(Strategy.LIMIT, "5", records=calm_minute(sold="0.001"))
-    assert result.filled == 5
+    assert (result.filled, result.taken_at_end) == (Decimal(5), Decimal(0))
     assert result.maker_share < 0.5
+
+
+def test_what_is_left_at_the_end_is_taken() -> None:
+    result = done(Strategy.MARKET, "25")  # twenty are there
+    assert (result.filled, result.taken_at_end) == (Decimal(25), Decimal(5))
+    assert [fill.at for fill in result.fills] == [START + LATENCY] * 20 + [START + MINUTE] * 5
 
 
 def test_a_minute_without_trades_has_no_vwap() -> None:
