@@ -65,6 +65,21 @@ def _url_of_scheme(url: str, schemes: tuple[str, ...], example: str) -> str:
 
 
 #: URLs may hold passwords, so they stay out of ``repr``.
+def _api_token(token: SecretStr) -> SecretStr:
+    text = token.get_secret_value()
+    if len(text) < _SHORTEST_TOKEN or len(set(text)) < _FEWEST_CHARACTERS or not text.isascii() or " " in text:
+        raise ValueError(
+            f"must be a random secret of at least {_SHORTEST_TOKEN} ASCII characters without spaces, for example from: "
+            "openssl rand -hex 32"
+        )
+    return token
+
+
+_SHORTEST_TOKEN = 32
+#: A random token of that length has more; ``aaaa...`` and ``changeme-changeme-...`` do not.
+_FEWEST_CHARACTERS = 10
+#: Opens the control endpoints of a service.
+ApiToken = Annotated[SecretStr, AfterValidator(_api_token)]
 RedisUrl = Annotated[str, Field(repr=False), AfterValidator(_redis_url)]
 PostgresUrl = Annotated[str, Field(repr=False), AfterValidator(_postgres_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]

@@ -209,7 +209,7 @@ class PaperRun:
         }
         if configured("QT_RPC_KEY", self._environment) is None:
             told["QT_RPC_KEY"] = self._rpc_key
-        if name == ANALYTICS and configured(API_TOKEN, self._environment) is None:
+        if name in (ANALYTICS, EXEC_RISK) and configured(API_TOKEN, self._environment) is None:
             told[f"{API_TOKEN}_FILE"] = str(api_token_file(self.directory.path))
         # NAME_FILE beside NAME is refused by the services, and what is told here wins.
         inherited = {key: value for key, value in self._environment.items() if key.removesuffix("_FILE") not in told}

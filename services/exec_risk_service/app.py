@@ -6,6 +6,7 @@ import random
 import socket
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -16,10 +17,12 @@ from fastapi import FastAPI
 from services.exec_risk_service.adapters.background import BackgroundLanes, BackgroundTask, RelayTask, every, pump
 from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
 from services.exec_risk_service.adapters.crash_points import crash_points, redis_with_points, with_points
+from services.exec_risk_service.adapters.local_journal import LocalJournal, MemoryStopJournal
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from services.exec_risk_service.adapters.postgres_lease import PostgresLeases
+from services.exec_risk_service.adapters.stop_latch import FileLatch, MemoryLatch, latch_path
 from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
-from services.exec_risk_service.api import positions_router
+from services.exec_risk_service.api import positions_router, trading_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
@@ -30,6 +33,7 @@ from services.exec_risk_service.handlers.account_lease import AccountLease
 from services.exec_risk_service.handlers.account_watch import AccountWatch
 from services.exec_risk_service.handlers.countdown import Countdown
 from services.exec_risk_service.handlers.cover_watch import CoverWatch
+from services.exec_risk_service.handlers.emergency_stop import LATCH_LOOK_SECONDS, EmergencyStop
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.executor_health import clock_check, lease_check
 from services.exec_risk_service.handlers.history_reader import HistoryReader
@@ -45,14 +49,18 @@ from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
+from services.exec_risk_service.handlers.trading_desk import CandleWatch, TradingDesk
 from services.exec_risk_service.ports import (
     AccountView,
     CandleHistory,
     MarketView,
     OrderGateway,
     OrderJournal,
+    StopJournal,
+    StopLatch,
     TradingTerms,
 )
+from shared.access import TokenGate
 from shared.backoff import Backoff
 from shared.bus.event_bus import EventBus
 from shared.bus.redis_streams import RedisStreamsBus
@@ -70,7 +78,7 @@ from shared.health.event_loop import EventLoopLag, event_loop_check
 from shared.health.heartbeat import Heartbeat
 from shared.health.resources import Resources, resource_check
 from shared.health.routes import create_service_api
-from shared.ids import RandomIds
+from shared.ids import IdSource, RandomIds
 from shared.policy.redis_store import RedisPolicyStore
 from shared.policy.snapshot import PolicySnapshot
 from shared.policy.store import PolicyStore
@@ -84,6 +92,7 @@ from shared.service import Service
 from shared.settings import market_clock as market_clock_of
 from shared.telemetry.metrics import Metrics
 from shared.telemetry.spans import NO_SPANS, Spans, create_spans
+from shared.trading.instruments import timeframe_duration
 
 MIGRATIONS = Path(__file__).parent / "adapters" / "migrations"
 SCHEMA = "exec_risk"
@@ -94,6 +103,11 @@ _PROTECTION_SECONDS = 10.0
 #: Wall time between two looks at what keeps entries back from outside the book.
 _WATCH_SECONDS = 1.0
 _TAKEN_OVER = 1
+#: Wall time between two looks for what the book does not show.
+_LOOK_SECONDS = 1.0
+#: The newest price is too old when so many candles should have closed since, and nothing came for so long.
+_STALE_CANDLES = 3
+_STALE_WALL = timedelta(seconds=30)
 
 log = structlog.get_logger(__name__)
 
@@ -121,6 +135,8 @@ class ExecRisk:
         history: Reads the candles that closed while nobody listened.
         executions: Goes on with executions; to be called by a timer.
         relay: Outbox to bus.
+        stop: The emergency stop; to be ticked by a timer of its own.
+        desk: Looks for what the book does not show; to be called by a timer.
     """
 
     handlers: Handlers
@@ -129,11 +145,14 @@ class ExecRisk:
     history: HistoryReader
     executions: ExecutionDesk
     relay: OutboxRelay
+    stop: EmergencyStop
+    desk: TradingDesk
 
     async def recover(self) -> None:
         """Bring journal and exchange together and publish what was left; before this nothing can be applied."""
         await self.reconciler.recover()
         await self.history.read()
+        await self.stop.after_recovery()
         await self.relay.drain()
 
     async def on_report(self, report: VenueReport) -> None:
@@ -158,6 +177,9 @@ def assemble(
     storage_alarm: Callable[[], str | None] = lambda: None,
     entry_bar: Callable[[], str | None] = lambda: None,
     opened: Callable[[], Awaitable[None]] | None = None,
+    latch: StopLatch | None = None,
+    stop_journal: StopJournal | None = None,
+    ids: IdSource | None = None,
     metrics: Metrics | None = None,
     spans: Spans = NO_SPANS,
 ) -> ExecRisk:
@@ -179,6 +201,9 @@ def assemble(
         storage_alarm: Tells why events could get lost; entries wait for that.
         entry_bar: Tells why this process may send no entry now.
         opened: Returns when the exchange takes requests at all; None for an exchange that always does.
+        latch: Holds an emergency stop on this machine; None holds it in memory.
+        stop_journal: Holds the orders of an emergency stop, likewise.
+        ids: Names emergency stops.
         metrics: Counters of the process.
         spans: Shows each order.
     """
@@ -186,6 +211,9 @@ def assemble(
 
     async def publish_now() -> None:
         await relay.drain()
+
+    def bar() -> str | None:
+        return stop.bar() or entry_bar()
 
     ledger = Ledger(
         account=account,
@@ -196,14 +224,32 @@ def assemble(
         lanes=lanes,
         on_stored=wake_relay or publish_now,
         storage_alarm=storage_alarm,
-        entry_bar=entry_bar,
+        entry_bar=bar,
         observers=() if metrics is None else (CoverWatch(metrics, lambda: ledger.book, clock).on_step,),
     )
-    reconciler = Reconciler(
-        ledger, gateway=venue, view=venue, terms=venue, clock=clock, market_clock=market_clock, symbols=symbols
+    stop = EmergencyStop(
+        ledger,
+        gateway=venue,
+        view=venue,
+        terms=venue,
+        latch=latch or MemoryLatch(),
+        journal=stop_journal or MemoryStopJournal(),
+        clock=clock,
+        market_clock=market_clock,
+        ids=ids or RandomIds(),
     )
-    sender = OrderSender(ledger, venue, metrics, spans, entry_bar=entry_bar, opened=opened)
-    lanes.open(carrier(sender, reconciler))
+    reconciler = Reconciler(
+        ledger,
+        gateway=venue,
+        view=venue,
+        terms=venue,
+        clock=clock,
+        market_clock=market_clock,
+        symbols=symbols,
+        after_load=stop.note_untold,
+    )
+    sender = OrderSender(ledger, venue, metrics, spans, entry_bar=bar, opened=opened)
+    lanes.open(carrier(sender, reconciler, stop))
     quotes = QuoteBoard(venue, clock)
     handlers = Handlers(
         order_executor=OrderExecutor(ledger, quotes, market_clock),
@@ -213,6 +259,7 @@ def assemble(
         portfolio_manager=PortfolioManager(ledger, quotes, market_clock),
         risk_validator=RiskValidator(ledger),
         policy_watcher=PolicyWatcher(policy),
+        emergency_stop=stop,
     )
     for pattern, handler_of in EVENT_HANDLERS.items():
         bus.subscribe(pattern, handler_of(handlers))
@@ -221,7 +268,15 @@ def assemble(
             rpc.register(command, answer_of(handlers))
     history = HistoryReader(ledger, venue, market_clock=market_clock, symbols=symbols, timeframe=rules.timeframe)
     executions = ExecutionDesk(ledger, quotes, clock=clock, market_clock=market_clock)
-    return ExecRisk(handlers, ledger, reconciler, history, executions, relay)
+    candles = CandleWatch(
+        ledger,
+        clock=clock,
+        market_clock=market_clock,
+        market_limit=timeframe_duration(rules.timeframe) * _STALE_CANDLES,
+        wall_limit=_STALE_WALL,
+    )
+    desk = TradingDesk(ledger, {TradingCause.STALE_DATA: candles})
+    return ExecRisk(handlers, ledger, reconciler, history, executions, relay, stop, desk)
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:
@@ -327,6 +382,9 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         market_clock=market_clock,
         wake_relay=relay_task.wake,
         storage_alarm=lambda: buffer.alarm,
+        latch=with_points(FileLatch(latch_path(*settings.run_place)), points),
+        stop_journal=with_points(LocalJournal(latch_path(*settings.run_place).with_name("orders.sqlite")), points),
+        ids=ids,
         entry_bar=lambda: lease.bar() or offset.bar() or gate.bar(),
         opened=gate.opened,
         metrics=metrics,
@@ -381,13 +439,15 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         SERVICE,
         [
             spans,
+            exchange,
+            # Before everything that may be away: a stop that an earlier life left goes on at once.
+            _Stopper(parts.stop, clock),
             buffer,
             redis,
             heartbeat,
             pool,
             SchemaMigration(settings.postgres_url, SCHEMA, MIGRATIONS, clock=clock),
             lease,
-            exchange,
             gate,
             offset,
             policy,
@@ -400,18 +460,20 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             BackgroundTask("entry-countdown", partial(every, clock, _WATCH_SECONDS, countdown.tick)),
             BackgroundTask("account-watch", partial(every, clock, _WATCH_SECONDS, watch.tick)),
             BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
+            BackgroundTask("trading-looks", partial(every, clock, _LOOK_SECONDS, parts.desk.look)),
             rpc,
             bus,
             loop_lag,
         ],
     )
+    access = TokenGate(settings.api_token, variable="QT_API_TOKEN", clock=clock)
     app = create_service_api(
         "Quantum Trader exec-risk-service",
         service,
         health,
         metrics=metrics,
         ids=ids,
-        routers=[positions_router(parts.handlers.position_monitor)],
+        routers=[positions_router(parts.handlers.position_monitor), trading_router(parts.stop, parts.desk, access)],
     )
     return app
 
@@ -435,6 +497,24 @@ class _ExchangeLink:
         began = self._clock.monotonic()
         await self._client.fapiPublicGetTime()
         return (self._clock.monotonic() - began) * 1000.0
+
+
+class _Stopper:
+    """The life of the emergency stop."""
+
+    name = "emergency-stop"
+
+    def __init__(self, stop: EmergencyStop, clock: Clock) -> None:
+        self._stop = stop
+        self._task = BackgroundTask(self.name, partial(every, clock, LATCH_LOOK_SECONDS, stop.tick))
+
+    async def start(self) -> None:
+        await self._stop.start()
+        await self._task.start()
+
+    async def stop(self) -> None:
+        await self._task.stop()
+        await self._stop.stop()
 
 
 class _Recovery:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from datetime import timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Self
 
 from pydantic import AliasChoices, Field, model_validator
 
 from services.exec_risk_service.domain.executions import Strategy
+from services.exec_risk_service.domain.governor_rules import GovernorRules
 from services.exec_risk_service.domain.protection import ExitRules
 from services.exec_risk_service.domain.rules import Rules
-from shared.settings import PostgresUrl, ServiceSettings, TradingMode
+from shared.settings import ApiToken, PostgresUrl, ServiceSettings, TradingMode
 from shared.trading.instruments import timeframe_duration
 
 SERVICE = "exec-risk-service"
@@ -42,6 +44,15 @@ class ExecRiskSettings(ServiceSettings):
         retry_attempts: Times that an order is sent when the exchange refuses it for reasons of the moment.
         retry_delay_seconds: Wall time before the first repetition; each further one waits twice as long.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
+        governor_enabled: The Safety Governor watches the account; an emergency stop by a person works without it.
+        emergency_stop_drawdown_pct: Fall of equity below the day's peak at which everything is closed, percent.
+        emergency_stop_consecutive_losses: Losing positions in a row at which everything is closed.
+        emergency_stop_at_daily_drawdown: Close everything already where the daily drawdown stops entries.
+        reject_storm_count: Definitive refusals within ``reject_storm_window_seconds`` that stop entries.
+        reject_storm_window_seconds: Wall time.
+        max_unknown_outcomes: Orders of unknown fate at the same time that stop entries.
+        position_mismatch_halt_pct: Difference to the exchange's position, percent of equity, at which trading halts.
+        qt_api_token: What callers of the control endpoints must show; None keeps them closed.
         qt_crashpoint: Moment at which a test ends the process; refused where money is real.
         executor_lease_seconds: A process that did not renew its hold on the account for this long may be succeeded;
             after half of it, it sends no entry.
@@ -70,10 +81,19 @@ class ExecRiskSettings(ServiceSettings):
     retry_attempts: int = Field(default=3, ge=1, le=10)
     retry_delay_seconds: float = Field(default=1.0, gt=0)
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
+    governor_enabled: bool = True
+    emergency_stop_drawdown_pct: Decimal = Field(default=Decimal(15), gt=0, le=100)
+    emergency_stop_consecutive_losses: int = Field(default=5, ge=1)
+    emergency_stop_at_daily_drawdown: bool = False
+    reject_storm_count: int = Field(default=5, ge=1)
+    reject_storm_window_seconds: float = Field(default=60.0, gt=0)
+    max_unknown_outcomes: int = Field(default=3, ge=1)
+    position_mismatch_halt_pct: Decimal = Field(default=Decimal(25), gt=0)
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
     entry_countdown_seconds: float = Field(default=120.0, ge=2)
     qt_crashpoint: str = ""
+    qt_api_token: ApiToken | None = Field(default=None, repr=False)
 
     @model_validator(mode="after")
     def _keys_of_the_exchange(self) -> Self:
@@ -93,6 +113,16 @@ class ExecRiskSettings(ServiceSettings):
         if self.qt_crashpoint and self.trading_mode is TradingMode.LIVE:
             raise ValueError("QT_CRASHPOINT is for tests; unset it to trade live")
         return self
+
+    @property
+    def run_place(self) -> tuple[Path, str, str]:
+        """State folder, mode and run: what names the files of this account."""
+        return self.state_dir, self.trading_mode.value, self.qt_run_id
+
+    @property
+    def api_token(self) -> str | None:
+        """The token itself."""
+        return None if self.qt_api_token is None else self.qt_api_token.get_secret_value()
 
     @property
     def account(self) -> str:
@@ -116,6 +146,16 @@ class ExecRiskSettings(ServiceSettings):
             retry_attempts=self.retry_attempts,
             retry_delay=timedelta(seconds=self.retry_delay_seconds),
             timeframe=self.qt_timeframe,
+            governor=GovernorRules(
+                is_enabled=self.governor_enabled,
+                stop_drawdown=self.emergency_stop_drawdown_pct / 100,
+                stop_losses=self.emergency_stop_consecutive_losses,
+                stop_at_daily_drawdown=self.emergency_stop_at_daily_drawdown,
+                storm_count=self.reject_storm_count,
+                storm_window=timedelta(seconds=self.reject_storm_window_seconds),
+                unknown_outcomes=self.max_unknown_outcomes,
+                mismatch_halt=self.position_mismatch_halt_pct / 100,
+            ),
             max_holding=timeframe_duration(self.qt_timeframe) * self.max_holding_candles,
             max_unprotected=timedelta(seconds=self.max_unprotected_seconds),
             exits=ExitRules(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from services.exec_risk_service.domain.account_terms import AccountTerms
 from services.exec_risk_service.domain.book import Book
+from services.exec_risk_service.domain.closing_orders import ClosingOrder
 from services.exec_risk_service.domain.lease import LeaseRecord
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.quotes import Quote
@@ -203,6 +204,62 @@ class LeaseStore(Protocol):
 
     async def release(self, account: str, holder: str) -> None:
         """Let the next one take the account at once; nothing when it is no longer theirs."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LatchedStop:
+    """An emergency stop as the latch file holds it.
+
+    Attributes:
+        stop_id: Names it.
+        reason: Why.
+        requested_by: Person, program, or ``file``.
+        since: Wall time.
+    """
+
+    stop_id: str
+    reason: str
+    requested_by: str
+    since: datetime
+
+
+class StopLatch(Protocol):
+    """Holds an emergency stop on this machine, whatever else is away.
+
+    Each change raises ``ConnectionLostError`` when the disk does not take it.
+    """
+
+    async def read(self) -> LatchedStop | None:
+        """Return the stop that is latched; what cannot be read counts as one."""
+        ...
+
+    async def write(self, stop: LatchedStop) -> None:
+        """Latch ``stop``; it outlives the machine's next moment when this returns."""
+        ...
+
+    async def clear(self) -> None:
+        """Let go; nothing when nothing is latched."""
+        ...
+
+
+class StopJournal(Protocol):
+    """What the emergency stop sends, written down before it is sent. Each raises ``ConnectionLostError``."""
+
+    async def add(self, order: ClosingOrder) -> None:
+        """Write one order down; it is on the disk when this returns."""
+        ...
+
+    async def mark_told(self, client_order_id: str) -> None:
+        """Note that the account's own journal knows the order."""
+        ...
+
+    async def orders(self, *, untold_only: bool = False) -> tuple[ClosingOrder, ...]:
+        """Return the orders, oldest first."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the file."""
         ...
 
 

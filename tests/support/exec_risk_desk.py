@@ -259,6 +259,11 @@ class Desk:
         await self.settle()
         return event
 
+    async def candle_later(self, minutes: float = 1.0) -> Event[Any]:
+        """Let the market run and close a candle."""
+        await self.advance(minutes)
+        return await self.candle()
+
     async def signal(self, action: str = "BUY", **changes: Any) -> Event[Any]:
         """Hand over one signal and let the exchange answer."""
         event = self.signal_event(action, **changes)

@@ -14,6 +14,8 @@ from services.exec_risk_service.ports import (
     OrderGateway,
     OrderJournal,
     ReportStream,
+    StopJournal,
+    StopLatch,
     TradingTerms,
 )
 from shared.crashpoints import Crashpoints, points_of
@@ -44,6 +46,8 @@ PORTS: tuple[Effects, ...] = (
     Effects("journal", OrderJournal, effects=("load", "commit", "mark_published"), reads=("unpublished",)),
     Effects("lease", LeaseStore, effects=("take", "renew", "release"), reads=("read",)),
     Effects("countdown", DeadMansSwitch, effects=("count_down",)),
+    Effects("latch", StopLatch, effects=("write", "clear"), reads=("read",)),
+    Effects("stop_journal", StopJournal, effects=("add", "mark_told"), reads=("orders", "close")),
     Effects("view", AccountView, reads=("account", "open_orders", "fills_after", "payments_since")),
     Effects("market", MarketView, reads=("quote",)),
     Effects("terms", TradingTerms, reads=("instruments", "account_terms")),

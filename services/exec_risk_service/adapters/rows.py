@@ -228,7 +228,6 @@ def cash_row(cash: AccountState) -> dict[str, Any]:
         "peak_equity": cash.peak_equity,
         "day": cash.day,
         "day_peak_equity": cash.day_peak_equity,
-        "drawdown_alerted": cash.drawdown_alerted,
         "payments": list(cash.payments),
         "paid_until": cash.paid_until,
     }
@@ -246,7 +245,6 @@ def cash_of(row: Row) -> AccountState:
         peak_equity=row["peak_equity"],
         day=row["day"],
         day_peak_equity=row["day_peak_equity"],
-        drawdown_alerted=row["drawdown_alerted"],
         payments=tuple(row["payments"]),
         paid_until=row["paid_until"],
     )

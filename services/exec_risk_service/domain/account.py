@@ -26,7 +26,6 @@ class AccountState:
         peak_equity: Highest equity ever.
         day: UTC day of market time that ``day_peak_equity`` belongs to.
         day_peak_equity: Highest equity of that day.
-        drawdown_alerted: The day's drawdown alert was given.
         payments: Keys of the newest payments, oldest first.
         paid_until: Market time of the newest payment, or of the first balance.
     """
@@ -40,7 +39,6 @@ class AccountState:
     peak_equity: Decimal = ZERO
     day: date | None = None
     day_peak_equity: Decimal = ZERO
-    drawdown_alerted: bool = False
     payments: tuple[str, ...] = ()
     paid_until: datetime | None = None
 
@@ -90,12 +88,11 @@ class AccountState:
             peak_equity=max(self.peak_equity, equity),
             day=day if new_day else self.day,
             day_peak_equity=equity if new_day else max(self.day_peak_equity, equity),
-            drawdown_alerted=False if new_day else self.drawdown_alerted,
         )
 
     def measured_anew(self, equity: Decimal) -> AccountState:
         """Let the day's drawdown begin at ``equity``."""
-        return replace(self, day_peak_equity=equity, drawdown_alerted=False)
+        return replace(self, day_peak_equity=equity)
 
     def drawdown(self, equity: Decimal) -> Decimal:
         """Return the fall from the day's peak as a fraction of it, 0 or more."""

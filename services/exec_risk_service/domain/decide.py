@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from services.exec_risk_service.domain import position_watch, trading_rules, venue_rules
+from services.exec_risk_service.domain import governor, position_watch, trading_rules, venue_rules
 from services.exec_risk_service.domain.advice_rules import on_exits_advised
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.command_rules import (
@@ -21,6 +21,7 @@ from services.exec_risk_service.domain.inputs import (
     CancelRefused,
     CandleClosed,
     Cause,
+    ClosingOrderNoted,
     ExecutionRequested,
     ExecutionsDue,
     ExitsAdvised,
@@ -34,6 +35,8 @@ from services.exec_risk_service.domain.inputs import (
     SendRefused,
     SendStarted,
     SignalReceived,
+    StopReported,
+    StopRequested,
     TradingLifted,
     TradingRestricted,
     TradingResumed,
@@ -76,6 +79,9 @@ RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     TradingRestricted: trading_rules.on_trading_restricted,
     TradingLifted: trading_rules.on_trading_lifted,
     TradingResumed: trading_rules.on_trading_resumed,
+    StopRequested: trading_rules.on_stop_requested,
+    ClosingOrderNoted: trading_rules.on_closing_order_noted,
+    StopReported: trading_rules.on_stop_reported,
 }
 
 
@@ -83,6 +89,7 @@ def decide(book: Book, item: Input, context: Context) -> Step | None:
     """Return what ``item`` does to ``book``, or None when it changes nothing."""
     turn = Turn(book, context)
     RULES[type(item)](turn, item)
+    governor.watch(turn)
     stop_executions(turn)
     watch_cover(turn)
     watch_liquidation(turn)

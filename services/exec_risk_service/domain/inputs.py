@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Literal
 
+from services.exec_risk_service.domain.closing_orders import ClosingOrder
 from services.exec_risk_service.domain.executions import Strategy, Urgency
 from services.exec_risk_service.domain.protection import ExitAdvice
 from services.exec_risk_service.domain.quotes import Quote
@@ -390,6 +391,43 @@ class PositionMarked:
     time: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """The emergency stop is wanted.
+
+    Attributes:
+        stop_id: Names it; the same stop may be asked for any number of times.
+        reason: Why.
+        requested_by: Person or program.
+    """
+
+    stop_id: str
+    reason: str
+    requested_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopReported:
+    """How far the emergency stop is, as the exchange shows it.
+
+    Attributes:
+        stop_id: Which.
+        message: One line with the numbers.
+        is_flat: Neither position nor order is left, and nothing under way can bring one.
+    """
+
+    stop_id: str
+    message: str
+    is_flat: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingOrderNoted:
+    """The emergency stop sends this order, or sent it: its fills belong to it."""
+
+    order: ClosingOrder
+
+
 Input = (
     SignalReceived
     | ExitsAdvised
@@ -417,4 +455,7 @@ Input = (
     | TradingRestricted
     | TradingLifted
     | TradingResumed
+    | StopRequested
+    | StopReported
+    | ClosingOrderNoted
 )

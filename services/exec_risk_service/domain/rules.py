@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from services.exec_risk_service.domain.executions import Strategy
+from services.exec_risk_service.domain.governor_rules import GovernorRules
 from services.exec_risk_service.domain.protection import ExitRules
 from shared.trading.instruments import Instrument
 from shared.trading.policy import PolicyState
@@ -40,6 +41,7 @@ class Rules:
         exits: How stops and targets are placed and moved.
         mark_step_pct: Move of the mark price between candles that is told, percent.
         mark_pause: Least wall time between two such news of a position.
+        governor: Thresholds of the Safety Governor.
     """
 
     max_leverage: Decimal = Decimal(20)
@@ -64,6 +66,7 @@ class Rules:
     exits: ExitRules = field(default_factory=ExitRules)
     mark_step_pct: Decimal = Decimal("0.05")
     mark_pause: timedelta = timedelta(seconds=5)
+    governor: GovernorRules = field(default_factory=GovernorRules)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
@@ -61,7 +61,14 @@ class Reconcile:
     symbol: str
 
 
-Request = SubmitOrder | CancelOrder | Reconcile
+@dataclass(frozen=True, slots=True)
+class EndExposure:
+    """Carry out the emergency stop ``stop_id``: cancel and close everything."""
+
+    stop_id: str
+
+
+Request = SubmitOrder | CancelOrder | Reconcile | EndExposure
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +148,28 @@ class Turn:
             executions=self.executions,
             slippage=self.slippage,
         )
+
+    # -- what this turn did ----------------------------------------------------------------------------------------
+
+    @property
+    def before(self) -> Book:
+        """The account before this turn."""
+        return self._before
+
+    @property
+    def changed_orders(self) -> Collection[Order]:
+        """Orders that this turn made or changed."""
+        return self._touched_orders.values()
+
+    @property
+    def changed_positions(self) -> Collection[Position]:
+        """Positions that this turn opened, changed or closed."""
+        return self._touched_positions.values()
+
+    @property
+    def fills(self) -> Sequence[Fill]:
+        """Trades that this turn booked."""
+        return self._fills
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -266,19 +295,10 @@ class Turn:
         self._requests.append(request)
 
     def mark_equity(self, at: datetime) -> None:
-        """Note the peaks of equity, and alert once a day when entries stop because of the drawdown."""
+        """Note the peaks of equity."""
         equity = self.book.equity()
-        if equity is None:
-            return
-        self.cash = self.cash.marked(equity, at.date())
-        limit = max_daily_drawdown(risk_view(self.book, "", self.context))
-        drawdown = self.cash.drawdown(equity)
-        if drawdown >= limit and not self.cash.drawdown_alerted:
-            self.cash = replace(self.cash, drawdown_alerted=True)
-            message = (
-                f"daily drawdown {drawdown * 100:.2f} % reached the limit {limit * 100:.2f} %: no new entries today"
-            )
-            self.alert("DRAWDOWN_LIMIT", message, severity="CRITICAL", action="BLOCK_TRADES")
+        if equity is not None:
+            self.cash = self.cash.marked(equity, at.date())
 
     def finish(self, cause_event_id: str | None, recorded_input: dict[str, Any]) -> Step | None:
         """Return the step, or None when nothing changed. Its first event carries the input, for replay."""

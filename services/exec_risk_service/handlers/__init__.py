@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from services.exec_risk_service.handlers.emergency_stop import EmergencyStop
 from services.exec_risk_service.handlers.order_executor import OrderExecutor
 from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.portfolio_manager import PortfolioManager
@@ -24,6 +25,7 @@ class Handlers:
     position_monitor: PositionMonitor
     risk_validator: RiskValidator
     policy_watcher: PolicyWatcher
+    emergency_stop: EmergencyStop
 
 
 #: Event pattern -> handler.
@@ -44,6 +46,7 @@ RPC_HANDLERS: Mapping[str, Callable[[Handlers], RpcHandler]] = MappingProxyType(
     {
         "validate_risk": lambda handlers: handlers.risk_validator.validate_risk,
         "get_position_status": lambda handlers: handlers.position_monitor.get_position_status,
+        "emergency_stop": lambda handlers: handlers.emergency_stop.answer,
         "get_positions": lambda handlers: handlers.position_monitor.get_positions,
     }
 )

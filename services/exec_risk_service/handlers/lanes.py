@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias, assert_never
 
-from services.exec_risk_service.domain.step import CancelOrder, Reconcile, Request, SubmitOrder
+from services.exec_risk_service.domain.step import CancelOrder, EndExposure, Reconcile, Request, SubmitOrder
+from services.exec_risk_service.handlers.emergency_stop import EmergencyStop
 from services.exec_risk_service.handlers.order_sender import OrderSender
 from services.exec_risk_service.handlers.reconciler import Reconciler
 
@@ -13,7 +14,7 @@ from services.exec_risk_service.handlers.reconciler import Reconciler
 CarryOut: TypeAlias = Callable[[Request], Awaitable[None]]
 
 
-def carrier(sender: OrderSender, reconciler: Reconciler) -> CarryOut:
+def carrier(sender: OrderSender, reconciler: Reconciler, stop: EmergencyStop) -> CarryOut:
     """Return the function that gives each request to who does the work."""
 
     async def carry_out(request: Request) -> None:
@@ -24,6 +25,8 @@ def carrier(sender: OrderSender, reconciler: Reconciler) -> CarryOut:
                 await sender.cancel(request.client_order_id)
             case Reconcile():
                 await reconciler.sweep_symbol(request.symbol)
+            case EndExposure():
+                await stop.obey(request.stop_id)
             case _:
                 assert_never(request)
 

@@ -6,7 +6,7 @@ The exchange is the truth for what exists; the journal is the truth for why. Sta
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 from decimal import Decimal
 
@@ -55,6 +55,7 @@ class Reconciler:
         clock: Clock,
         market_clock: Clock,
         symbols: Collection[str],
+        after_load: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare.
 
@@ -66,6 +67,7 @@ class Reconciler:
             clock: Wall clock: ages of orders.
             market_clock: Market time, for new intents.
             symbols: Venue symbols that are traded.
+            after_load: Tells the book what happened while it was away, before the exchange is asked.
         """
         self._ledger = ledger
         self._gateway = gateway
@@ -74,6 +76,7 @@ class Reconciler:
         self._clock = clock
         self._market_clock = market_clock
         self._symbols = tuple(symbols)
+        self._after_load = after_load or _nothing
         self._fills = FillReader(ledger, gateway, view)
         self._lookup = OrderLookup(ledger, gateway, view, self._fills, clock)
         self._suspicions: dict[str, tuple[object, object]] = {}
@@ -103,6 +106,7 @@ class Reconciler:
         if not self._has_recovered:
             await self._refuse_unsafe_account()
         await self._ledger.load(await self._terms.instruments())
+        await self._after_load()
         await self._drop_unsent()
         await self._forget_cancels()
         await self._look_up_unfinished()
@@ -330,6 +334,10 @@ class Reconciler:
     def _is_overdue(self, order: Order) -> bool:
         """Tell whether a fill is missing for so long that the position must be looked at without it."""
         return order.misses_fills and order.sent_at is not None and self._clock.now() - order.sent_at > _FILL_LIMIT
+
+
+async def _nothing() -> None:
+    pass
 
 
 def _position_in(venue: VenueAccount, symbol: str) -> VenuePosition | None:
