@@ -319,7 +319,7 @@ class Faults:
             if fault.kind == kind and now >= each.since + fault.start and scene.fits(fault, is_part=is_part):
                 if each.passed < fault.after:
                     each.passed += 1
-                elif fault.probability >= 1 or self._random.random() < fault.probability:
+                elif self._draws(fault):
                     return self._used(each)
         return None
 
@@ -332,7 +332,11 @@ class Faults:
             and not each.fault.names_requests
             and now >= each.since + each.fault.start
         ]
-        return [self._used(each, for_good=True) for each in due]
+        for each in due:
+            self._armed.remove(each)
+        happening = [each.fault for each in due if self._draws(each.fault)]
+        self.struck += [fault.kind for fault in happening]
+        return happening
 
     def acts_after(self, scene: Scene, now: float) -> list[Fault]:
         """Return what happens right after the request in ``scene``, and count it down."""
@@ -344,10 +348,13 @@ class Faults:
         struck = [self.strike(kind, scene, now) for kind in kinds]
         return [fault for fault in struck if fault is not None]
 
-    def _used(self, each: _Armed, *, for_good: bool = False) -> Fault:
+    def _draws(self, fault: Fault) -> bool:
+        return fault.probability >= 1 or self._random.random() < fault.probability
+
+    def _used(self, each: _Armed) -> Fault:
         fault = each.fault
         self.struck.append(fault.kind)
-        if fault.count == 1 or for_good:
+        if fault.count == 1:
             self._armed.remove(each)
         elif fault.count > 1:
             each.fault = replace(fault, count=fault.count - 1)
