@@ -185,6 +185,7 @@ def contract_for(symbol: str, price: float) -> Contract:
             max_market_quantity=Decimal(largest_market),
             min_notional=Decimal(notional),
             max_leverage=brackets[0].leverage,
+            maintenance_rate=brackets[0].maintenance_rate,
         ),
         # As on Binance, one digit more than the tick: 0.05 on a tick of 0.1 is off the grid, 0.055 too precise.
         price_precision=_digits(tick_size) + 1,

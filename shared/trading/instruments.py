@@ -29,6 +29,7 @@ class Instrument:
         max_market_quantity: Largest market order, base asset.
         min_notional: Smallest price x quantity, USDT; reduce-only orders are exempt.
         max_leverage: Highest leverage of the first bracket.
+        maintenance_rate: Maintenance margin of the first bracket, a fraction of the position's value.
     """
 
     symbol: str
@@ -39,6 +40,7 @@ class Instrument:
     max_market_quantity: Decimal
     min_notional: Decimal
     max_leverage: int
+    maintenance_rate: Decimal = Decimal("0.01")
 
     def quantity_for(self, notional_usd: Decimal, price: Decimal) -> Decimal:
         """Return the largest tradable quantity whose value at ``price`` is at most ``notional_usd``; 0 when none is."""

@@ -150,10 +150,11 @@ async def test_validate_risk_answers_over_redis(stage: AccountStage) -> None:
         )
         return answer.result
 
-    assert await ask(500, 5) == {"approved": True, "reason": None, "max_allowed_size": 1000.0}
+    assert await ask(500, 5) == {"approved": True, "reason": None, "code": None, "max_allowed_size": 1000.0}
     too_large = await ask(5_000, 5)
     assert (too_large["approved"], too_large["max_allowed_size"]) == (False, 1000.0)
     assert "cap" in too_large["reason"]
+    assert too_large["code"] == "SIZE_TOO_LARGE"
     assert "leverage" in (await ask(500, 50))["reason"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -31,6 +31,7 @@ BTC = Instrument(
     min_notional=Decimal(5),
     max_leverage=125,
 )
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ORDER = EntryOrder(
     symbol="BTCUSDT",
     side=Side.BUY,
@@ -50,6 +51,13 @@ VIEW = RiskView(
     available=Decimal(10_000),
     drawdown=Decimal(0),
     open_positions=0,
+    peak_equity=Decimal(10_000),
+    market_time=NOON,
+    mark_age=timedelta(0),
+    mark_age_wall=timedelta(0),
+)
+DRAWN_DOWN = (
+    "daily drawdown is 5.00 % (equity 10000.00 USD with open profit, peak 10000.00 USD today); entries stop at 5.00 %"
 )
 NOT_A_NUMBER = [Decimal("NaN"), Decimal("Infinity"), Decimal("-Infinity")]
 
@@ -66,6 +74,10 @@ views = st.builds(
     available=st.decimals(min_value=0, max_value=5_000, places=4),
     drawdown=st.decimals(min_value=0, max_value=Decimal("0.07"), places=4),
     open_positions=st.integers(0, 14),
+    peak_equity=st.just(Decimal(50_000)),
+    market_time=st.just(NOON),
+    mark_age=st.just(timedelta(0)),
+    mark_age_wall=st.just(timedelta(0)),
 )
 signals = st.builds(
     Signal,
@@ -124,9 +136,13 @@ def test_a_stale_policy_denies_whatever_it_says() -> None:
         ({"leverage": Decimal("20.5")}, {}, "leverage 20.5 is above the limit 20"),
         ({"confidence": Decimal("0.49")}, {}, "confidence 0.49 is below the policy's minimum 0.5"),
         ({"stop_loss_pct": Decimal(21)}, {}, "loss at the stop would be 105.00 USD; one trade may lose 100.00 USD"),
-        ({}, {"available": Decimal(99)}, "margin of 100.00 USD is needed, 99.00 USD are available"),
+        (
+            {},
+            {"available": Decimal(99)},
+            "margin of 100.00 USD is needed and 500.00 USD stay in reserve, 99.00 USD are available",
+        ),
         ({}, {"open_positions": 10}, "10 positions are open or being opened; limit 10"),
-        ({}, {"drawdown": Decimal("0.05")}, "daily drawdown is 5.00 %; entries stop at 5.00 %"),
+        ({}, {"drawdown": Decimal("0.05")}, DRAWN_DOWN),
         ({}, {"mark": Decimal(40_000)}, "price 50000 is 25.0 % away from the mark price 40000; limit 20.0 %"),
         ({}, {"equity": Decimal(-1)}, "equity -1.00 USD is not above 0"),
     ],

@@ -318,9 +318,18 @@ def test_only_what_can_be_traded_is_listed() -> None:
         {**row, "symbol": "OLDUSDT", "status": "SETTLING"},
         {**row, "symbol": "Q", "contractType": "CURRENT_QUARTER"},
     ]
-    brackets = [{"symbol": "BTCUSDT", "brackets": [{"initialLeverage": 125}, {"initialLeverage": 100}]}]
+    brackets = [
+        {
+            "symbol": "BTCUSDT",
+            "brackets": [
+                {"initialLeverage": 125, "maintMarginRatio": 0.004},
+                {"initialLeverage": 100, "maintMarginRatio": 0.005},
+            ],
+        }
+    ]
 
     found = instruments_of({"symbols": rows}, brackets)
 
     assert list(found) == ["BTCUSDT"]
     assert (found["BTCUSDT"].max_leverage, found["BTCUSDT"].min_quantity) == (125, Decimal("0.002"))
+    assert found["BTCUSDT"].maintenance_rate == Decimal("0.004")

@@ -9,6 +9,7 @@ import pytest
 
 from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.orders import Leg
+from services.exec_risk_service.domain.risk_limits import RiskLimits
 from services.exec_risk_service.domain.rules import Rules
 from shared.errors import ConnectionLostError, OrderRejectedError
 from shared.trading.orders import OrderStatus
@@ -269,7 +270,11 @@ async def test_an_entry_that_fills_in_part_is_reported_as_partial_and_protected_
         flat(50_000, 5),
         volume=0.0,  # a thin book: a few lots per level
         wallet="10000000",
-        rules=Rules(max_position_size_usd=Decimal(10_000_000), default_strategy=Strategy.MARKET),
+        rules=Rules(
+            max_position_size_usd=Decimal(10_000_000),
+            default_strategy=Strategy.MARKET,
+            limits=RiskLimits(max_value_at_risk=Decimal(1)),
+        ),
         policy=FixedPolicy(PolicyState(RiskMode.NORMAL, generous, version=1)),
     )
 

@@ -127,7 +127,7 @@ async def test_a_past_that_cannot_be_read_does_not_keep_the_account_from_recover
 
 def test_a_candle_that_is_older_than_the_mark_joins_the_history_and_is_told() -> None:
     context = Context(Rules(), NORMAL, {}, WALL)
-    mark = Mark(Decimal(7), START + 10 * MINUTE)  # set by a trade
+    mark = Mark(Decimal(7), START + 10 * MINUTE, WALL)  # set by a trade
     book = Book(ACCOUNT, cash=AccountState().opened(Decimal(100), START), marks={BTC: mark})
 
     step = decide(book, CandleClosed(Cause("candle", "trace"), candle(3)), context)

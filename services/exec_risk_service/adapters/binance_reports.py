@@ -363,17 +363,18 @@ def _level(row: Sequence[Any]) -> Level:
 
 def instruments_of(info: Json, brackets: Sequence[Json]) -> Mapping[str, Instrument]:
     """Return the tradable perpetuals of /exchangeInfo with the highest leverage of /leverageBracket."""
-    leverage = {row["symbol"]: max(int(one["initialLeverage"]) for one in row["brackets"]) for row in brackets}
+    first = {row["symbol"]: max(row["brackets"], key=lambda one: int(one["initialLeverage"])) for row in brackets}
     return MappingProxyType(
         {
-            row["symbol"]: _instrument(row, leverage.get(row["symbol"], 1))
+            row["symbol"]: _instrument(row, first.get(row["symbol"]))
             for row in info["symbols"]
             if row["contractType"] == "PERPETUAL" and row["status"] == "TRADING"
         }
     )
 
 
-def _instrument(row: Json, max_leverage: int) -> Instrument:
+def _instrument(row: Json, bracket: Json | None) -> Instrument:
+    """Return one perpetual; without a bracket nothing but the whole value counts as margin."""
     filters = {one["filterType"]: one for one in row["filters"]}
     lot, market_lot = filters["LOT_SIZE"], filters["MARKET_LOT_SIZE"]
     return Instrument(
@@ -384,7 +385,8 @@ def _instrument(row: Json, max_leverage: int) -> Instrument:
         max_quantity=_number(lot, "maxQty"),
         max_market_quantity=_number(market_lot, "maxQty"),
         min_notional=_number(filters["MIN_NOTIONAL"], "notional"),
-        max_leverage=max_leverage,
+        max_leverage=int(bracket["initialLeverage"]) if bracket else 1,
+        maintenance_rate=_number(bracket, "maintMarginRatio") if bracket else Decimal(1),
     )
 
 

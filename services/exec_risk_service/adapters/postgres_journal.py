@@ -19,8 +19,12 @@ from services.exec_risk_service.adapters.rows import (
     marks_of,
     order_of,
     order_row,
+    pace_json,
+    pace_of,
     position_of,
     position_row,
+    record_json,
+    record_of,
     slippage_of,
     slippage_row,
     trading_json,
@@ -36,7 +40,7 @@ from services.exec_risk_service.domain.executions import Execution
 from services.exec_risk_service.domain.lease import NOBODY
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.positions import Position
-from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.price_history import PriceHistories, PriceHistory
 from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.step import Fact, Step
 from services.exec_risk_service.ports import Commit, StoredFact, taken_over
@@ -52,7 +56,7 @@ _INSERT_CANDLE = (
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
 )
 #: JSON travels as text, whatever codec the pool has.
-_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading", "protection", "body"})
+_JSON_COLUMNS = frozenset({"plan", "exit", "marks", "trading", "protection", "body", "pace", "record"})
 #: What leaves open whether something was stored; a full disk among them.
 _LOST = (*CONNECTION_ERRORS, asyncpg.InsufficientResourcesError)
 
@@ -93,7 +97,8 @@ class PostgresJournal:
         await connection.execute("INSERT INTO exec_risk.account (account) VALUES ($1) ON CONFLICT DO NOTHING", account)
         row = await connection.fetchrow(
             "UPDATE exec_risk.account SET epoch = epoch + 1 WHERE account = $1 AND $2 IN ('', lease_holder)"
-            " RETURNING *, marks::text AS marks_text, trading::text AS trading_text",
+            " RETURNING *, marks::text AS marks_text, trading::text AS trading_text,"
+            " pace::text AS pace_text, record::text AS record_text",
             account,
             self._holder,
         )
@@ -111,7 +116,9 @@ class PostgresJournal:
             positions=MappingProxyType({p.symbol: p for p in await _load_positions(connection, account)}),
             marks=marks_of(row["marks_text"]),
             trades=MappingProxyType(await _load_trades(connection, account)),
-            history=MappingProxyType(await _load_history(connection, account)),
+            history=PriceHistories(await _load_history(connection, account)),
+            pace=pace_of(row["pace_text"]),
+            record=record_of(row["record_text"]),
             trading=trading_of(row["trading_text"]),
             executions=MappingProxyType(await _load_executions(connection, account)),
             slippage=MappingProxyType(await _load_slippage(connection, account)),
@@ -153,6 +160,8 @@ class PostgresJournal:
             **cash_row(step.book.cash),
             "marks": marks_json(step.book.marks),
             "trading": trading_json(step.book.trading),
+            "pace": pace_json(step.book.pace),
+            "record": record_json(step.book.record),
         }
         assignments = ", ".join(f"{name} = {_placeholder(name, n)}" for n, name in enumerate(columns, start=4))
         status = await connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
@@ -14,7 +15,9 @@ from pydantic import TypeAdapter
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.executions import Execution
+from services.exec_risk_service.domain.kelly import TradeRecord
 from services.exec_risk_service.domain.orders import EntryPlan, Leg, Order, Provenance
+from services.exec_risk_service.domain.pace import Pace
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.protection import Protection
 from services.exec_risk_service.domain.slippage import SlippageMemory
@@ -25,6 +28,8 @@ from shared.trading.positions import NetPosition
 
 Row = Mapping[str, Any]
 
+_PACE = TypeAdapter(Pace)
+_RECORD = TypeAdapter(TradeRecord)
 _PLAN: TypeAdapter[EntryPlan | None] = TypeAdapter(EntryPlan | None)
 _PROTECTION: TypeAdapter[Protection] = TypeAdapter(Protection)
 _EXECUTION = TypeAdapter(Execution)
@@ -261,15 +266,15 @@ def trading_of(text: str | None) -> TradingStatus:
 
 
 def marks_json(marks: Mapping[str, Mark]) -> str:
-    """Return ``{symbol: [price, time]}`` as JSON."""
-    return json.dumps({symbol: [str(mark.price), mark.at.isoformat()] for symbol, mark in marks.items()})
+    """Return ``{symbol: [price, market time, wall time]}`` as JSON."""
+    return json.dumps(
+        {s: [str(mark.price), mark.at.isoformat(), mark.seen_at.isoformat()] for s, mark in marks.items()}
+    )
 
 
 def marks_of(text: str) -> Mapping[str, Mark]:
     """Return the marks of ``marks_json``."""
-    return MappingProxyType(
-        {symbol: Mark(Decimal(price), datetime.fromisoformat(at)) for symbol, (price, at) in json.loads(text).items()}
-    )
+    return MappingProxyType({symbol: _mark(*written) for symbol, written in json.loads(text).items()})
 
 
 def candle_row(candle: Candle) -> tuple[Any, ...]:
@@ -290,3 +295,29 @@ def candle_of(row: Row) -> Candle:
         close=row["close"],
         volume=row["volume"],
     )
+
+
+def pace_json(pace: Pace) -> str:
+    """Return what the account did lately as JSON."""
+    return _PACE.dump_json(replace(pace, closes=dict(pace.closes))).decode()
+
+
+def pace_of(text: str) -> Pace:
+    """Return the pace of ``pace_json``."""
+    pace = _PACE.validate_json(text)
+    return replace(pace, closes=MappingProxyType(dict(pace.closes)))
+
+
+def record_json(record: TradeRecord) -> str:
+    """Return the results of closed trades as JSON."""
+    return _RECORD.dump_json(record).decode()
+
+
+def record_of(text: str) -> TradeRecord:
+    """Return the record of ``record_json``."""
+    return _RECORD.validate_json(text)
+
+
+def _mark(price: str, at: str, seen_at: str | None = None) -> Mark:
+    # Rows of earlier versions lack the wall time: such a price is as old as the market time says.
+    return Mark(Decimal(price), datetime.fromisoformat(at), datetime.fromisoformat(seen_at or at))

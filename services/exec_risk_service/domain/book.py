@@ -10,9 +10,11 @@ from types import MappingProxyType
 
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.executions import Execution
+from services.exec_risk_service.domain.kelly import TradeRecord
 from services.exec_risk_service.domain.orders import Leg, Order
+from services.exec_risk_service.domain.pace import Pace
 from services.exec_risk_service.domain.positions import Position
-from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.price_history import PriceHistories, PriceHistory
 from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.money import ZERO
@@ -58,10 +60,17 @@ class TradeMemory:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The newest price of one symbol, USDT, and the market time it is from."""
+    """The newest price of one symbol.
+
+    Attributes:
+        price: USDT.
+        at: Market time that it is from.
+        seen_at: Wall time at which we heard of it.
+    """
 
     price: Decimal
     at: datetime
+    seen_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,8 @@ class Book:
         marks: Newest closing price by symbol.
         trades: Booked trades by symbol.
         history: Newest closed candles by symbol.
+        pace: Entries and closes of the last while.
+        record: Results of our newest closed trades.
         trading: What kind of orders may be sent.
         executions: By id: all that are not done.
         slippage: What past executions cost, by symbol.
@@ -89,7 +100,9 @@ class Book:
     positions: Mapping[str, Position] = field(default_factory=lambda: MappingProxyType({}))
     marks: Mapping[str, Mark] = field(default_factory=lambda: MappingProxyType({}))
     trades: Mapping[str, TradeMemory] = field(default_factory=lambda: MappingProxyType({}))
-    history: Mapping[str, PriceHistory] = field(default_factory=lambda: MappingProxyType({}))
+    history: Mapping[str, PriceHistory] = field(default_factory=PriceHistories)
+    pace: Pace = field(default_factory=Pace)
+    record: TradeRecord = field(default_factory=TradeRecord)
     trading: TradingStatus = field(default_factory=TradingStatus)
     executions: Mapping[str, Execution] = field(default_factory=lambda: MappingProxyType({}))
     slippage: Mapping[str, SlippageMemory] = field(default_factory=lambda: MappingProxyType({}))
@@ -147,6 +160,11 @@ class Book:
         """Return the newest closing price, USDT; None before the first."""
         mark = self.marks.get(symbol)
         return None if mark is None else mark.price
+
+    @property
+    def market_time(self) -> datetime | None:
+        """Newest moment that a price told of, of any symbol; None before the first."""
+        return max((mark.at for mark in self.marks.values()), default=None)
 
     def price_of(self, position: Position) -> Decimal:
         """Return the price that ``position`` is valued at: the mark, or its entry while there is none."""

@@ -31,7 +31,6 @@ from services.exec_risk_service.domain.risk_checks import (
     numbers_are_finite,
     policy_is_fresh,
     price_is_plausible,
-    within_available_margin,
     within_daily_drawdown,
 )
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
@@ -71,7 +70,6 @@ GOING_ON: tuple[Check, ...] = (
     instrument_is_known,
     mark_is_known,
     price_is_plausible,
-    within_available_margin,
     within_daily_drawdown,
 )
 
@@ -84,6 +82,8 @@ def begin(turn: Turn, execution: Execution, quote: Quote | None) -> None:
         around = Surroundings(instrument, quote, history, turn.slippage.get(execution.symbol))
         execution = worked_out(execution, around)
     turn.save_execution(execution)
+    if execution.is_entry:
+        turn.note_entry()
     planned = _plan(turn, execution, quote, execution.started_at)
     match planned:
         case Send():

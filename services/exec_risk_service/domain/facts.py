@@ -9,7 +9,7 @@ from typing import Any, Literal
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.denials import DenialCode
 from services.exec_risk_service.domain.executions import Execution
-from services.exec_risk_service.domain.orders import Order
+from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.positions import Position
 from services.exec_risk_service.domain.rules import Context
 from shared.events.v3 import (
@@ -34,7 +34,11 @@ def outcome_of(status: OrderStatus) -> Literal["ACCEPTED", "REJECTED", "UNKNOWN"
     return "UNKNOWN" if status in _OPEN_QUESTION else "ACCEPTED"
 
 
-def order_updated(order: Order, fill: Fill | None = None, execution: Execution | None = None) -> OrderUpdatedPayload:
+def order_updated(
+    order: Order,
+    fill: Fill | None = None,
+    execution: Execution | None = None,
+) -> OrderUpdatedPayload:
     """Return the state of ``order``; its metadata names the intent and the fill exactly, numbers as text."""
     metadata: dict[str, Any] = {
         "leg": order.leg.value,
@@ -42,6 +46,8 @@ def order_updated(order: Order, fill: Fill | None = None, execution: Execution |
         "cause_event_id": order.cause_event_id,
         "position_id": order.position_id,
     }
+    if order.leg is Leg.ENTRY and order.plan is not None and order.plan.sizing:
+        metadata["sizing"] = order.plan.sizing
     if order.cancel_requested and not order.is_final:
         metadata["cancel_requested"] = True
     if order.trigger_price is not None:

@@ -37,7 +37,7 @@ def book_fill(turn: Turn, fill: Fill, order: Order | None) -> tuple[str, str]:
     """
     turn.note_fill(fill)
     turn.cash = turn.cash.after_fill(fill.realized_pnl, fill.commission)
-    turn.marks.setdefault(fill.symbol, Mark(fill.price, fill.time))
+    turn.marks.setdefault(fill.symbol, Mark(fill.price, fill.time, turn.context.now))
     first_of_order = order is None or child_filled(turn, order, fill.quantity, fill.price, fill.commission)
     if order is not None:
         order = _with_fill(order, fill)
@@ -213,6 +213,7 @@ def _publish_closed(turn: Turn, position: Position, cause: str | None) -> None:
     """Tell the end of a position; when a trade of another trace closed it, its own opening is the cause."""
     if not position.is_announced:
         position = announce(turn, position)
+    turn.note_closed(position)
     turn.publish(
         "position.closed",
         facts.position_closed(position),

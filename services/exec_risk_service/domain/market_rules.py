@@ -23,7 +23,7 @@ def on_candle(turn: Turn, item: CandleClosed) -> None:
             turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
         return
     mark = Decimal(str(candle.close))
-    turn.marks[candle.symbol] = Mark(mark, candle.close_time)
+    turn.marks[candle.symbol] = Mark(mark, candle.close_time, turn.context.now)
     position = turn.positions.get(candle.symbol)
     if position is not None:
         _revalue(turn, position, candle, mark)

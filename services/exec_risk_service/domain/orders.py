@@ -52,12 +52,14 @@ class EntryPlan:
         take_profit_pct: Distance of the target, percent; None for no target.
         confidence: Of the signal, 0 to 1; None when no signal was behind it.
         model: Name of the model that spoke; empty likewise.
+        sizing: How the size came about, in words; empty when someone named it.
     """
 
     stop_loss_pct: Decimal
     take_profit_pct: Decimal | None
     confidence: float | None = None
     model: str = ""
+    sizing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ def on_position_marked(turn: Turn, item: PositionMarked) -> None:
         return
     mark = turn.marks.get(item.symbol)
     # The mark keeps the time of its candle: the next one must not look old.
-    turn.marks[item.symbol] = Mark(item.mark_price, item.time if mark is None else mark.at)
+    turn.marks[item.symbol] = Mark(item.mark_price, item.time if mark is None else mark.at, turn.context.now)
     known = follow_market(turn, known.seen(item.mark_price), item.mark_price, item.time)
     known = replace(known, protection=replace(known.protection, told_at=turn.context.now))
     turn.save_position(known)

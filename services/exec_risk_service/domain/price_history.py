@@ -5,14 +5,17 @@ Statistics are floats; who makes an order price of one rounds it to the tick as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from statistics import fmean, stdev
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from shared.trading.candles import Candle
+
+FigureT = TypeVar("FigureT")
 
 #: Candles per symbol that are kept: enough for every figure here, little enough to hold for fifty symbols.
 HISTORY_CANDLES = 200
@@ -104,6 +107,36 @@ class PriceHistory:
             first.high - first.low,
             *(_true_range(before, candle) for before, candle in zip(self.candles, self.candles[1:], strict=False)),
         )
+
+
+class PriceHistories(Mapping[str, PriceHistory]):
+    """The histories of all symbols; never changed, so that what is computed from them is computed once."""
+
+    def __init__(self, by_symbol: Mapping[str, PriceHistory] = MappingProxyType({})) -> None:
+        self._by_symbol = dict(by_symbol)
+        self._figures: dict[Callable[[Mapping[str, PriceHistory]], Any], Any] = {}
+
+    def __getitem__(self, symbol: str) -> PriceHistory:
+        return self._by_symbol[symbol]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_symbol)
+
+    def __len__(self) -> int:
+        return len(self._by_symbol)
+
+    def with_candles(self, symbol: str, candles: Iterable[Candle]) -> PriceHistories:
+        """Return the histories after ``candles`` of ``symbol``; the same object when none was new."""
+        known = self._by_symbol.get(symbol, PriceHistory())
+        longer = known.with_candles(candles)
+        return self if longer is known else PriceHistories({**self._by_symbol, symbol: longer})
+
+    def figure(self, compute: Callable[[Mapping[str, PriceHistory]], FigureT]) -> FigureT:
+        """Return ``compute`` of these histories, computed at the first call."""
+        if compute not in self._figures:
+            self._figures[compute] = compute(self)
+        found: FigureT = self._figures[compute]
+        return found
 
 
 def _true_range(before: Candle, candle: Candle) -> float:

@@ -4,14 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Protocol
 
 from services.exec_risk_service.domain.denials import Denial, DenialCode
+from services.exec_risk_service.domain.exposure import Exposures
+from services.exec_risk_service.domain.kelly import KellyBet, TradeRecord
+from services.exec_risk_service.domain.pace import Pace
+from services.exec_risk_service.domain.return_panel import ReturnPanel
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.trading_state import TradingStatus
 from shared.trading.instruments import Instrument
+from shared.trading.money import ZERO
 from shared.trading.orders import Side
 from shared.trading.policy import PolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class Sizing:
+    """How a size came about.
+
+    Attributes:
+        suggested_usd: By the signal, USDT.
+        limited_by: What set the size: ``signal``, ``position_size_cap``, ``symbol_exposure``,
+            ``risk_per_trade`` or ``kelly``.
+        kelly: The largest bet that the record allows; None where nothing was known.
+    """
+
+    suggested_usd: Decimal
+    limited_by: str
+    kelly: KellyBet | None
+
+    def told(self) -> str:
+        """Return it in words, for the metadata of the order."""
+        line = f"{self.suggested_usd:.2f} USD were suggested, {self.limited_by} sets the size"
+        return line if self.kelly is None else f"{line}; {self.kelly.told()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +55,7 @@ class EntryOrder:
         leverage: Leverage.
         stop_loss_pct: Distance of its stop, percent.
         confidence: Of the signal, 0 to 1.
+        sizing: How the size came about; None when someone named it.
     """
 
     symbol: str
@@ -37,6 +66,12 @@ class EntryOrder:
     leverage: Decimal
     stop_loss_pct: Decimal
     confidence: Decimal
+    sizing: Sizing | None = None
+
+    @property
+    def signed_size(self) -> Decimal:
+        """Value of the position, USDT, negative for a short one."""
+        return self.size_usd * self.side.sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +86,16 @@ class RiskView:
         equity: Wallet plus open profit, USDT.
         available: Equity not bound as margin, USDT.
         drawdown: Fraction below the day's peak equity.
+        peak_equity: That peak, open profit included, USDT.
         open_positions: Symbols with a position or with an entry under way.
         trading: What kind of orders may be sent.
+        exposures: What every symbol holds and may still get.
+        panel: Returns of the symbols side by side.
+        maintenance: Maintenance margin of all exposures, USDT.
+        market_time: Newest moment that the market told of.
+        mark_age: Age of the mark price by market time; likewise ``mark_age_wall`` since we heard of it.
+        pace: Entries and closes of the last while.
+        record: Results of our closed trades.
         storage_alarm: Why events could get lost if Redis went away now; None when all is well.
         entry_bar: Why this process may send no entry now; None when it may.
     """
@@ -66,8 +109,27 @@ class RiskView:
     drawdown: Decimal | None
     open_positions: int
     trading: TradingStatus = field(default_factory=TradingStatus)
+    peak_equity: Decimal = ZERO
+    exposures: Exposures = field(default_factory=Exposures)
+    panel: ReturnPanel = field(default_factory=ReturnPanel)
+    maintenance: Decimal = ZERO
+    market_time: datetime | None = None
+    mark_age: timedelta | None = None
+    mark_age_wall: timedelta | None = None
+    pace: Pace = field(default_factory=Pace)
+    record: TradeRecord = field(default_factory=TradeRecord)
     storage_alarm: str | None = None
     entry_bar: str | None = None
+
+
+class Bounds(Protocol):
+    """Where limits come from: a view or the context of a step."""
+
+    @property
+    def policy(self) -> PolicyState: ...
+
+    @property
+    def rules(self) -> Rules: ...
 
 
 Check = Callable[[EntryOrder, RiskView], Denial | None]
@@ -203,17 +265,6 @@ def within_risk_at_stop(order: EntryOrder, view: RiskView) -> Denial | None:
     return None
 
 
-def within_available_margin(order: EntryOrder, view: RiskView) -> Denial | None:
-    """The margin is free, with open orders and unknown outcomes counted as used."""
-    assert view.available is not None
-    needed = order.size_usd / order.leverage
-    if needed > view.available:
-        return Denial(
-            DenialCode.MARGIN_TOO_SMALL, f"margin of {needed:.2f} USD is needed, {view.available:.2f} USD are available"
-        )
-    return None
-
-
 def within_open_positions(_order: EntryOrder, view: RiskView) -> Denial | None:
     """One more position is allowed; entries under way count."""
     limit = max_positions(view)
@@ -231,7 +282,8 @@ def within_daily_drawdown(_order: EntryOrder, view: RiskView) -> Denial | None:
     if view.drawdown >= limit:
         return Denial(
             DenialCode.DRAWDOWN_TOO_DEEP,
-            f"daily drawdown is {view.drawdown * 100:.2f} %; entries stop at {limit * 100:.2f} %",
+            f"daily drawdown is {view.drawdown * 100:.2f} % (equity {view.equity:.2f} USD with open profit, peak "
+            f"{view.peak_equity:.2f} USD today); entries stop at {limit * 100:.2f} %",
         )
     return None
 
@@ -244,38 +296,22 @@ def max_leverage(view: RiskView) -> Decimal:
     return min(limits)
 
 
-def max_position_size(view: RiskView) -> Decimal:
+def max_position_size(view: Bounds) -> Decimal:
     """Return the lower of the size caps, USDT."""
     return min(Decimal(str(view.policy.policy.position_size_cap)), view.rules.max_position_size_usd)
 
 
-def max_positions(view: RiskView) -> int:
+def max_symbol_exposure(view: Bounds) -> Decimal:
+    """Return the lower of the limits on what one symbol may hold, USDT."""
+    configured = view.rules.limits.max_symbol_exposure_usd
+    return max_position_size(view) if configured is None else min(max_position_size(view), configured)
+
+
+def max_positions(view: Bounds) -> int:
     """Return the lower of the limits on open positions."""
     return min(view.policy.policy.max_positions, view.rules.max_open_positions)
 
 
-def max_daily_drawdown(view: RiskView) -> Decimal:
+def max_daily_drawdown(view: Bounds) -> Decimal:
     """Return the lower of the drawdown limits, a fraction."""
     return min(Decimal(str(view.policy.policy.max_daily_drawdown)), view.rules.max_daily_drawdown)
-
-
-#: In this order; the first reason wins. What is unknown comes first, so that the later checks may rely on it.
-CHECKS: tuple[Check, ...] = (
-    trading_is_allowed,
-    numbers_are_finite,
-    policy_is_fresh,
-    events_can_be_kept,
-    entries_may_be_sent,
-    account_is_known,
-    instrument_is_known,
-    mark_is_known,
-    terms_are_positive,
-    price_is_plausible,
-    confidence_is_enough,
-    within_leverage,
-    within_size,
-    within_risk_at_stop,
-    within_available_margin,
-    within_open_positions,
-    within_daily_drawdown,
-)

@@ -10,6 +10,7 @@ from decimal import Decimal
 from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.governor_rules import GovernorRules
 from services.exec_risk_service.domain.protection import ExitRules
+from services.exec_risk_service.domain.risk_limits import RiskLimits
 from shared.trading.instruments import Instrument
 from shared.trading.policy import PolicyState
 
@@ -29,6 +30,7 @@ class Rules:
         default_take_profit_pct: Distance of the target, percent, of a signal that suggests none; None for no target.
         max_holding: Market time after which a position is closed.
         exit_retry: Wall time between two tries of a refused exit.
+        limits: Limits that the policy does not know.
         timeframe: Candles that are traded, ``1h``.
         max_stop_tries: Stops that failed one after the other, after which a position is closed instead.
         stop_follow_pause: Wall time that the rest of an entry gets to fill before its stop follows what did.
@@ -56,6 +58,7 @@ class Rules:
     exit_retry: timedelta = timedelta(seconds=1)
     max_stop_tries: int = 20
     timeframe: str = "1m"
+    limits: RiskLimits = field(default_factory=RiskLimits)
     stop_follow_pause: timedelta = timedelta(milliseconds=250)
     max_unprotected: timedelta = timedelta(seconds=3)
     default_strategy: Strategy = Strategy.SMART

@@ -71,6 +71,7 @@ def _enter(turn: Turn, item: SignalReceived, order: EntryOrder) -> None:
         take_profit_pct=take_profit_pct(signal, turn.context.rules),
         confidence=signal.confidence,
         model=signal.model,
+        sizing="" if order.sizing is None else order.sizing.told(),
     )
     begin(turn, opening(turn, item.cause, order, plan, terms_of(turn.context.rules), at=signal.at), item.quote)
 

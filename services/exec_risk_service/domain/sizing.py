@@ -6,7 +6,15 @@ from decimal import ROUND_FLOOR, Decimal
 
 from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.inputs import Signal
-from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView, max_leverage, max_position_size
+from services.exec_risk_service.domain.kelly import KellyBet, kelly_bet
+from services.exec_risk_service.domain.risk_checks import (
+    EntryOrder,
+    RiskView,
+    Sizing,
+    max_leverage,
+    max_position_size,
+    max_symbol_exposure,
+)
 from services.exec_risk_service.domain.rules import Rules
 from shared.trading.money import ZERO
 
@@ -26,24 +34,58 @@ def take_profit_pct(signal: Signal, rules: Rules) -> Decimal | None:
 def size_entry(signal: Signal, view: RiskView) -> EntryOrder | Denial:
     """Return the order that ``signal`` may become, or why there is none.
 
-    Size, then leverage, are lowered to their caps; whether the result may trade is for the checks to say.
+    Size, then leverage, are lowered to their caps, Kelly's among them;
+    whether the result may trade is for the checks to say.
     """
     if signal.price is None:
         return Denial(DenialCode.SIGNAL_INCOMPLETE, "the signal has no price")
     if signal.size_usd is None:
         return Denial(DenialCode.SIGNAL_INCOMPLETE, "the signal suggests no size")
     stop = stop_loss_pct(signal, view.rules)
-    size = _lowest(signal.size_usd * Decimal(str(view.policy.policy.scaling_factor)), size_cap(view, stop))
+    size, sizing = _sized(signal, signal.size_usd, stop, view)
     return EntryOrder(
         symbol=signal.symbol,
         side=signal.action.side,
         size_usd=size,
         quantity=quantity_for(size, signal.price, view),
         price=signal.price,
-        leverage=_leverage(signal, view),
+        leverage=_leverage(signal, stop, view),
         stop_loss_pct=stop,
         confidence=Decimal(str(signal.confidence)),
+        sizing=sizing,
     )
+
+
+def _sized(signal: Signal, suggested: Decimal, stop: Decimal, view: RiskView) -> tuple[Decimal, Sizing]:
+    """Return the size, USDT, and what set it."""
+    kelly = _kelly(signal, stop, view)
+    limits = {
+        "signal": suggested * Decimal(str(view.policy.policy.scaling_factor)),
+        "position_size_cap": max_position_size(view),
+        "risk_per_trade": size_cap(view, stop),
+        "symbol_exposure": _symbol_room(signal, view),
+    }
+    if kelly is not None and view.equity is not None:
+        limits["kelly"] = max(ZERO, kelly.at_risk * view.equity * 100 / stop)
+    if not limits["signal"].is_finite():  # NaN cannot be compared: it stays what it is, and the checks refuse it
+        return limits["signal"], Sizing(suggested, "signal", kelly)
+    limited_by = min(limits, key=lambda name: limits[name])
+    return limits[limited_by], Sizing(suggested, limited_by, kelly)
+
+
+def _symbol_room(signal: Signal, view: RiskView) -> Decimal:
+    """Return what may still be added to the symbol in the signal's direction, USDT."""
+    held = view.exposures.by_symbol.get(signal.symbol, ZERO) * signal.action.side.sign
+    return max(ZERO, max_symbol_exposure(view) - held)
+
+
+def _kelly(signal: Signal, stop: Decimal, view: RiskView) -> KellyBet | None:
+    target = take_profit_pct(signal, view.rules)
+    terms = (stop, Decimal(str(signal.confidence)), view.equity, stop if target is None else target)
+    if any(term is None or not term.is_finite() or term <= 0 for term in terms):
+        return None  # the checks refuse the order with the true reason
+    payoff = 1.0 if target is None else float(target / stop)
+    return kelly_bet(view.record, confidence=signal.confidence, payoff=payoff, limits=view.rules.limits)
 
 
 def size_cap(view: RiskView, stop_pct: Decimal) -> Decimal:
@@ -62,14 +104,17 @@ def quantity_for(size_usd: Decimal, price: Decimal, view: RiskView) -> Decimal:
     return view.instrument.quantity_for(size_usd, price)
 
 
-def _lowest(wanted: Decimal, cap: Decimal) -> Decimal:
-    # NaN cannot be compared: it stays what it is, and the checks refuse it.
-    return min(wanted, cap) if wanted.is_finite() else wanted
-
-
-def _leverage(signal: Signal, view: RiskView) -> Decimal:
+def _leverage(signal: Signal, stop: Decimal, view: RiskView) -> Decimal:
     suggested = view.rules.default_leverage if signal.leverage is None else signal.leverage
     if not suggested.is_finite():
         return suggested
     # The exchange knows whole numbers only; rounding down binds more margin, never less.
-    return max(_ONE, min(suggested, max_leverage(view)).to_integral_value(ROUND_FLOOR))
+    highest = min(suggested, max_leverage(view), _leverage_for(stop, view))
+    return max(_ONE, highest.to_integral_value(ROUND_FLOOR))
+
+
+def _leverage_for(stop: Decimal, view: RiskView) -> Decimal:
+    """Return the highest leverage at which the stop comes well before the liquidation."""
+    if view.instrument is None or not stop.is_finite() or stop <= 0:
+        return max_leverage(view)
+    return 1 / (stop * view.rules.limits.liquidation_buffer / 100 + view.instrument.maintenance_rate)

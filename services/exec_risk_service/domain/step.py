@@ -12,11 +12,12 @@ from services.exec_risk_service.domain import facts
 from services.exec_risk_service.domain.account import AccountState
 from services.exec_risk_service.domain.book import Book, Mark, TradeMemory, remember_orders
 from services.exec_risk_service.domain.executions import Execution
+from services.exec_risk_service.domain.kelly import TradeRecord
 from services.exec_risk_service.domain.orders import Order
-from services.exec_risk_service.domain.positions import Position
-from services.exec_risk_service.domain.price_history import PriceHistory
+from services.exec_risk_service.domain.pace import LastClose, Pace
+from services.exec_risk_service.domain.positions import Origin, Position
+from services.exec_risk_service.domain.price_history import PriceHistories, PriceHistory
 from services.exec_risk_service.domain.risk_checks import max_daily_drawdown, max_positions
-from services.exec_risk_service.domain.risk_engine import risk_view
 from services.exec_risk_service.domain.rules import Context
 from services.exec_risk_service.domain.slippage import SlippageMemory
 from services.exec_risk_service.domain.trading_state import TradingStatus
@@ -115,7 +116,9 @@ class Turn:
         self.positions: dict[str, Position] = dict(book.positions)
         self.marks: dict[str, Mark] = dict(book.marks)
         self.trades: dict[str, TradeMemory] = dict(book.trades)
-        self.history: dict[str, PriceHistory] = dict(book.history)
+        self.history = _histories(book.history)
+        self.pace: Pace = book.pace
+        self.record: TradeRecord = book.record
         self.trading: TradingStatus = book.trading
         self.executions: dict[str, Execution] = dict(book.executions)
         self.slippage: dict[str, SlippageMemory] = dict(book.slippage)
@@ -144,6 +147,8 @@ class Turn:
             marks=self.marks,
             trades=self.trades,
             history=self.history,
+            pace=self.pace,
+            record=self.record,
             trading=self.trading,
             executions=self.executions,
             slippage=self.slippage,
@@ -216,12 +221,22 @@ class Turn:
 
     def note_candles(self, symbol: str, candles: Iterable[Candle]) -> bool:
         """Add closed candles to the history of ``symbol``; tell whether any was new."""
-        known = self.history.get(symbol, PriceHistory())
-        longer = known.with_candles(candles)
-        if longer is known:
-            return False
-        self.history[symbol] = longer
-        return True
+        before = self.history
+        self.history = before.with_candles(symbol, candles)
+        return self.history is not before
+
+    def note_closed(self, position: Position) -> None:
+        """Remember how one of our positions ended: its symbol rests, and sizes follow the record."""
+        assert position.closed_at is not None
+        self.pace = self.pace.closed(position.symbol, LastClose(position.closed_at, position.net_pnl))
+        if position.origin is Origin.SIGNAL:
+            self.record = self.record.with_result(float(position.net_pnl / position.opened_value))
+
+    def note_entry(self) -> None:
+        """Take one entry out of the bucket."""
+        now = self.book.market_time
+        if now is not None:  # without any price nothing is entered
+            self.pace = self.pace.entered(now, self.context.rules.limits.max_entries_per_minute)
 
     # -- events ----------------------------------------------------------------------------------------------------
 
@@ -266,16 +281,16 @@ class Turn:
     ) -> str:
         """Tell a person that risk management acted or found something wrong."""
         book = self.book
-        view = risk_view(book, "", self.context)
-        limit = to_percent(Fraction(float(max_daily_drawdown(view))))
+        equity = book.equity()
+        limit = to_percent(Fraction(float(max_daily_drawdown(self.context))))
         payload = RiskAlertPayload(
             severity=severity,
             alert_type=alert_type,
             message=message,
-            current_drawdown_pct=None if view.drawdown is None else float(view.drawdown * 100),
+            current_drawdown_pct=None if equity is None else float(book.cash.drawdown(equity) * 100),
             max_allowed_drawdown_pct=limit,
             open_positions_count=len(book.positions),
-            max_positions=max_positions(view),
+            max_positions=max_positions(self.context),
             total_exposure_usd=float(book.gross_exposure()),
             action_taken=action,
             affected_symbols=symbols or None,
@@ -318,7 +333,6 @@ class Turn:
                 positions=MappingProxyType(self.positions),
                 marks=MappingProxyType(self.marks),
                 trades=MappingProxyType(self.trades),
-                history=MappingProxyType(self.history),
                 executions=MappingProxyType(self.executions),
                 slippage=MappingProxyType(self.slippage),
             ),
@@ -354,6 +368,10 @@ class Turn:
             for symbol, memory in self.trades.items()
             if symbol not in before or memory.confirmed != before[symbol].confirmed
         )
+
+
+def _histories(history: Mapping[str, PriceHistory]) -> PriceHistories:
+    return history if isinstance(history, PriceHistories) else PriceHistories(history)
 
 
 def _same_state(one: Book, other: Book) -> bool:

@@ -308,7 +308,7 @@ def on_position_observed(turn: Turn, item: PositionObserved) -> None:
         severity="CRITICAL",
         symbols=(item.symbol,),
     )
-    turn.marks.setdefault(item.symbol, Mark(item.mark_price, item.time))
+    turn.marks.setdefault(item.symbol, Mark(item.mark_price, item.time, turn.context.now))
     grows = abs(item.quantity) > abs(net.quantity) and item.quantity != 0
     fill = Fill(
         symbol=item.symbol,
