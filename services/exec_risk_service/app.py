@@ -36,6 +36,7 @@ from services.exec_risk_service.handlers.cover_watch import CoverWatch
 from services.exec_risk_service.handlers.emergency_stop import LATCH_LOOK_SECONDS, EmergencyStop
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.executor_health import clock_check, lease_check
+from services.exec_risk_service.handlers.foreign_orders import ForeignOrders
 from services.exec_risk_service.handlers.history_reader import HistoryReader
 from services.exec_risk_service.handlers.lanes import CarryOut, carrier
 from services.exec_risk_service.handlers.ledger import Ledger
@@ -137,6 +138,7 @@ class ExecRisk:
         relay: Outbox to bus.
         stop: The emergency stop; to be ticked by a timer of its own.
         desk: Looks for what the book does not show; to be called by a timer.
+        foreign: Recognises orders of another executor.
     """
 
     handlers: Handlers
@@ -147,6 +149,7 @@ class ExecRisk:
     relay: OutboxRelay
     stop: EmergencyStop
     desk: TradingDesk
+    foreign: ForeignOrders
 
     async def recover(self) -> None:
         """Bring journal and exchange together and publish what was left; before this nothing can be applied."""
@@ -157,6 +160,7 @@ class ExecRisk:
 
     async def on_report(self, report: VenueReport) -> None:
         """Apply one line of the user stream."""
+        await self.foreign.see(report)
         await self.handlers.position_monitor.on_report(report)
 
 
@@ -276,7 +280,7 @@ def assemble(
         wall_limit=_STALE_WALL,
     )
     desk = TradingDesk(ledger, {TradingCause.STALE_DATA: candles})
-    return ExecRisk(handlers, ledger, reconciler, history, executions, relay, stop, desk)
+    return ExecRisk(handlers, ledger, reconciler, history, executions, relay, stop, desk, ForeignOrders(ledger))
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:

@@ -62,7 +62,7 @@ class ClockOffset:
 
     Attributes:
         name: Component name.
-        on_alarm: Called with one line when the offset passes ``ALARM_SECONDS``, once until it is small again.
+        is_alarming: The offset is above ``ALARM_SECONDS``; told once in the log, and by health while it lasts.
         measured: The last measurement; None before the first.
     """
 
@@ -88,9 +88,8 @@ class ClockOffset:
         self._clock = clock
         self._correct = correct
         self._doubted = asyncio.Event()
-        self._is_alarmed = False
         self._task: asyncio.Task[None] | None = None
-        self.on_alarm: Callable[[str], None] = lambda text: None
+        self.is_alarming = False
         self.measured: Offset | None = None
         if metrics is not None:
             metrics.watch_exchange_clock(lambda: self.measured.seconds if self.measured is not None else float("nan"))
@@ -143,11 +142,9 @@ class ClockOffset:
 
     def _tell(self, offset: Offset) -> None:
         is_large = offset.least > ALARM_SECONDS
-        if is_large and not self._is_alarmed:
-            text = f"the clock of this machine is {offset}"
+        if is_large and not self.is_alarming:
             log.error("clock_offset", offset_ms=round(offset.seconds * 1000), hint="set the clock, and keep it set")
-            self.on_alarm(text)
-        self._is_alarmed = is_large
+        self.is_alarming = is_large
 
     async def _keep_measuring(self) -> None:
         next_due = self._clock.monotonic() + _PERIOD_SECONDS

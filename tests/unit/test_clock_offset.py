@@ -41,9 +41,7 @@ class Stage:
         self.clock = ManualClock(WALL)
         self.exchange = Exchange(self.clock)
         self.corrections: list[float] = []
-        self.alarms: list[str] = []
         self.offset = ClockOffset(self.exchange.time, clock=self.clock, correct=self.corrections.append)
-        self.offset.on_alarm = self.alarms.append
 
     async def pass_time(self, seconds: int) -> None:
         for _ in range(seconds):
@@ -58,23 +56,23 @@ def stage() -> Stage:
 
 
 @pytest.mark.parametrize(
-    ("offset", "alarms", "bar"),
+    ("offset", "is_alarming", "bar"),
     [
-        (0.0, [], None),
-        (0.4, [], None),
-        (-0.5, [], None),
-        (0.7, ["the clock of this machine is 700 ms behind the exchange's"], None),
-        (-0.7, ["the clock of this machine is 700 ms ahead of the exchange's"], None),
-        (1.0, ["the clock of this machine is 1000 ms behind the exchange's"], None),
+        (0.0, False, None),
+        (0.4, False, None),
+        (-0.5, False, None),
+        (0.7, True, None),
+        (-0.7, True, None),
+        (1.0, True, None),
         (
             -1.2,
-            ["the clock of this machine is 1200 ms ahead of the exchange's"],
+            True,
             "the clock of this machine is 1200 ms ahead of the exchange's; set it, entries wait until then",
         ),
     ],
 )
 async def test_what_is_told_and_when_entries_wait(
-    stage: Stage, offset: float, alarms: list[str], bar: str | None
+    stage: Stage, offset: float, is_alarming: bool, bar: str | None
 ) -> None:
     stage.exchange.offset = offset
 
@@ -82,7 +80,10 @@ async def test_what_is_told_and_when_entries_wait(
 
     assert measured.seconds == pytest.approx(offset, abs=0.002)
     assert stage.corrections == [measured.seconds]
-    assert stage.alarms == alarms
+    assert stage.offset.is_alarming is is_alarming
+    found = await clock_check(stage.offset).probe()
+    assert isinstance(found, DependencyHealth)
+    assert (found.status is HealthStatus.OK) is not is_alarming
     assert stage.offset.bar() == bar
 
 
@@ -110,14 +111,6 @@ async def test_the_quickest_answer_counts_and_a_slow_one_proves_nothing(stage: S
     stage.exchange.offset = 1.5  # within what a round trip of four seconds may hide
     await stage.offset.measure()
     assert stage.offset.bar() is None
-
-
-async def test_the_alarm_is_told_once_until_the_clock_is_right_again(stage: Stage) -> None:
-    for offset in (0.7, 0.8, 0.0, 0.9):
-        stage.exchange.offset = offset
-        await stage.offset.measure()
-
-    assert len(stage.alarms) == 2
 
 
 async def test_it_is_measured_every_minute(stage: Stage) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.exec_risk_service.handlers.account_lease import AccountLease
-from shared.exchange.clock_offset import ALARM_SECONDS, ClockOffset
+from shared.exchange.clock_offset import ClockOffset
 from shared.health.checks import DependencyCheck
 from shared.health.contract import DependencyHealth, HealthStatus
 
@@ -23,7 +23,7 @@ def clock_check(offset: ClockOffset) -> DependencyCheck:
 
     async def probe() -> DependencyHealth:
         found = offset.measured
-        if found is None or found.least > ALARM_SECONDS:
+        if found is None or offset.is_alarming:
             why = offset.bar() or f"the clock of this machine is {found}"
             return DependencyHealth(status=HealthStatus.DEGRADED, error=why)
         return DependencyHealth(status=HealthStatus.OK, details={"offset_ms": round(found.seconds * 1000, 1)})

@@ -23,6 +23,7 @@ from services.exec_risk_service.domain.inputs import (
 )
 from services.exec_risk_service.domain.orders import Order
 from services.exec_risk_service.domain.reports import OrderReport, VenueAccount, VenuePosition
+from services.exec_risk_service.domain.trading_state import TradingCause
 from services.exec_risk_service.handlers.fill_reader import FillReader
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.order_lookup import OrderLookup
@@ -233,12 +234,17 @@ class Reconciler:
         for report in resting:
             if report.client_order_id in self._ledger.book.orders:
                 await self._ledger.apply(report)
-            elif report.client_order_id.startswith(OUR_PREFIX):
+            elif report.client_order_id.startswith(OUR_PREFIX) and not self._has_neighbour:
                 await self._cancel_orphan(report)
         listed = {report.client_order_id for report in resting}
         for order in before.open_orders():
             if order.status in _LISTED and order.client_order_id not in listed:
                 await self._lookup.look_up(order)
+
+    @property
+    def _has_neighbour(self) -> bool:
+        """Another executor trades this account: its stops are not orphans, and protect what it holds."""
+        return self._ledger.book.trading.restriction(TradingCause.FOREIGN_EXECUTOR) is not None
 
     async def _cancel_orphan(self, report: OrderReport) -> None:
         log.warning("orphan_order", client_order_id=report.client_order_id, symbol=report.symbol)
