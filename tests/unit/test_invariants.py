@@ -45,6 +45,18 @@ async def test_books_of_a_healthy_run_hold_while_open_and_after_a_stop_was_trigg
     assert invariants.hold, invariants.by_name()
 
 
+async def test_a_liquidation_and_a_deposit_are_followed_and_explained() -> None:
+    desk = await traded_desk()
+    assert desk.venue.engine.liquidate(BTC) is not None
+    desk.venue.engine.deposit(Decimal(250))
+    await desk.advance(2)
+    await desk.candle()
+
+    assert BTC not in desk.book.positions
+    invariants = check_invariants(exchange_books(desk.venue.engine), our_books(desk))
+    assert invariants.hold, invariants.by_name()
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 async def test_one_fill_deleted_from_the_exchanges_book_breaks_all_that_rest_on_fills(index: int) -> None:
     desk = await traded_desk()

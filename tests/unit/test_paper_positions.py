@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from infrastructure.paper_exchange.margin import liquidation_price
 from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.modes import ExpiryReason, MarginType, PositionSide
-from infrastructure.paper_exchange.records import IncomeType, TimeInForce
-from shared.trading.orders import OrderStatus, Side
-from tests.support.markets import BTC, after, engine_on, flat, limit, market, stop
+from infrastructure.paper_exchange.records import IncomeType, OrderRequest, TimeInForce
+from infrastructure.paper_exchange.synthetic_candles import SyntheticCandleSource
+from shared.trading.orders import OrderStatus, OrderType, Side
+from tests.support.markets import BTC, START, after, engine_on, flat, limit, market, stop
 from tests.support.refusals import refused
 
 LONG, SHORT = PositionSide.LONG, PositionSide.SHORT
@@ -258,3 +261,33 @@ def test_open_orders_show_in_the_position() -> None:
     engine.place_order(limit(Side.SELL, "0.2", "101000"))
     position = engine.position(BTC)
     assert (position.bid_notional, position.ask_notional) == (Decimal(9_900), Decimal(20_200))
+
+
+def test_an_isolated_loss_beyond_its_share_is_borne_by_what_stays_isolated() -> None:
+    engine = engine_on([(100_000.0, 100_000.0, 92_000.0, 100_000.0), *flat(100_000.0, 2)])
+    engine.replace_contract(replace(engine.contract(BTC), multiplier_down=Decimal("0.5")))
+    engine.set_margin_type(BTC, MarginType.ISOLATED)
+    engine.place_order(market(Side.BUY, "0.1"))
+    cross = engine.account().cross_wallet
+    waiting = engine.place_algo(stop(Side.SELL, "0.05", "93000", reduce_only=True))
+    engine.advance_to(after(1))
+    assert engine.algo(algo_id=waiting.algo_id).actual_quantity == Decimal("0.05")
+    sold = engine.fills(BTC)[-1].fill
+    assert sold.realized_pnl < -340, "more than the 250 that closing half of it frees"
+    assert engine.account().cross_wallet == cross - sum(
+        record.fill.commission for record in engine.fills(BTC) if record.fill.side is Side.SELL
+    )
+    assert engine.position(BTC).isolated_wallet < 165
+
+
+def test_what_is_isolated_does_not_stand_behind_cross_positions() -> None:
+    engine = MatchingEngine(SyntheticCandleSource(3, [BTC, "SOLUSDT"], "1m"), start=START, wallet=Decimal(2_000))
+    engine.set_margin_type(BTC, MarginType.ISOLATED)
+    btc = engine.quote(BTC).last
+    engine.place_order(market(Side.BUY, str(round(Decimal(20_000) / btc, 3))))
+    sol = engine.quote("SOLUSDT").last
+    engine.place_order(OrderRequest("SOLUSDT", Side.BUY, OrderType.MARKET, round(Decimal(10_000) / sol, 2)))
+    held, cross = engine.position("SOLUSDT"), engine.account().cross_wallet
+    assert cross < 1_100
+    expected = liquidation_price(engine.contract("SOLUSDT"), held.quantity, held.entry_price, cross)
+    assert abs(held.liquidation_price - expected) < Decimal("0.00001")
