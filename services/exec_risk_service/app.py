@@ -50,6 +50,7 @@ from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
+from services.exec_risk_service.handlers.stream_watch import UserStreamWatch
 from services.exec_risk_service.handlers.trading_desk import CandleWatch, TradingDesk
 from services.exec_risk_service.ports import (
     AccountView,
@@ -403,10 +404,13 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     )
     client.on_bad_account = watch.suspect
     countdown = Countdown(parts.ledger, venue, clock=clock, seconds=settings.entry_countdown_seconds)
+    stream_watch = UserStreamWatch(parts.ledger, parts.reconciler, stream, clock)
+    parts.ledger.observe(stream_watch.on_step)
     maintenance = Maintenance(
         parts.ledger,
         parts.reconciler,
         parts.executions,
+        stream_watch=stream_watch,
         recover=parts.recover,
         on_fenced=end_process,
         clock=clock,
@@ -427,7 +431,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             "system": resource_check(Resources(settings.state_dir)),
         },
         clock=clock,
-        modules=lambda: {"account": _account_line(parts.ledger)},
+        modules=lambda: {"account": _account_line(parts.ledger), "user-stream": stream_watch.line},
         metrics=lambda: _figures(parts.ledger, lanes),
     )
     heartbeat = Heartbeat(

@@ -162,6 +162,33 @@ class ReportStream(Protocol):
         ...
 
 
+class StreamLink(Protocol):
+    """The connection behind a ``ReportStream``; times are of the monotonic clock.
+
+    Attributes:
+        connection: Number of the newest connection: 1, 2, ...; 0 before the first.
+        is_connected: It stands, which does not mean that it says anything.
+        lost_at: When it was lost last.
+        heard_at: When it said anything last; 0 before the first time.
+    """
+
+    @property
+    def connection(self) -> int: ...
+
+    @property
+    def is_connected(self) -> bool: ...
+
+    @property
+    def lost_at(self) -> float: ...
+
+    @property
+    def heard_at(self) -> float: ...
+
+    def renew(self, why: str) -> None:
+        """Give the connection up and make another one with a new listen key."""
+        ...
+
+
 class Commit(StrEnum):
     """What became of a step."""
 

@@ -165,6 +165,8 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
             filled by ``follow_klines``.
         user_events: Raw messages of the user data stream (``ORDER_TRADE_UPDATE``, ``ACCOUNT_UPDATE``,
             ``ALGO_UPDATE``, ``listenKeyExpired``, ...) and the same markers; filled by ``follow_user_stream``.
+        user_stream_is_open: That stream is connected.
+        user_stream_lost_at: When it was lost last, monotonic seconds; 0 before the first time.
         gate: What every request passes; one for this process alone unless another is set.
         hosts: The only hosts that this client talks to, whatever an answer or an option says.
         on_wrong_time: Called when the exchange refused a time stamp.
@@ -184,6 +186,10 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         self.user_events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._followed: dict[str, Callable[[dict[str, Any]], None]] = {}
         self._on_open: dict[str, Callable[[], None]] = {}
+        self.user_stream_is_open = False
+        self.user_stream_lost_at = 0.0
+        self._give_up_listen_key = False
+        self._user_url = ""
 
     # -- REST ------------------------------------------------------------------------------------------------------
 
@@ -329,9 +335,14 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
         def on_open() -> None:
             nonlocal connections
             connections += 1
+            self.user_stream_is_open = True
             self.user_events.put_nowait(_marker("user", connections))
 
         async def connect() -> None:
+            if self._give_up_listen_key:  # while it lives, Binance answers with the same key again
+                self._give_up_listen_key = False
+                with contextlib.suppress(Exception):  # one that expired cannot be given up
+                    await self.fapiPrivateDeleteListenKey()
             answer = await self.fapiPrivatePostListenKey()
             url = self.get_private_ws_url("linear", answer["listenKey"])
 
@@ -342,9 +353,21 @@ class BinanceUsdm(ccxt.pro.binanceusdm):  # type: ignore[misc]  # ccxt ships no 
                     self._drop(url, "the listen key expired")
 
             self._followed[url], self._on_open[url] = on_message, on_open
-            await self._hold(url, None, renew=self.fapiPrivatePutListenKey)
+            self._user_url = url
+            try:
+                await self._hold(url, None, renew=self.fapiPrivatePutListenKey)
+            finally:
+                self.user_stream_is_open, self.user_stream_lost_at = False, asyncio.get_running_loop().time()
 
         await self._keep_connected("user", connect)
+
+    def renew_user_stream(self, why: str) -> None:
+        """End the connection of the user data stream; the next one is made with a listen key that is new for certain.
+
+        For a stream that stands but says nothing: its key may be dead, and Binance would hand out the same one again.
+        """
+        self._give_up_listen_key = True
+        self._drop(self._user_url, why)
 
     async def _keep_connected(self, stream: str, connect: Callable[[], Awaitable[None]]) -> None:
         """Run ``connect`` again and again; it returns or raises when its connection has ended."""

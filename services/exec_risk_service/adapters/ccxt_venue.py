@@ -30,7 +30,7 @@ from services.exec_risk_service.domain.quotes import Quote
 from services.exec_risk_service.domain.reports import CashReport, OrderReport, Reconnected, VenueAccount, VenueReport
 from services.exec_risk_service.ports import OrderRef
 from shared.cancellation import end_task
-from shared.clock import Clock
+from shared.clock import Clock, SystemClock
 from shared.errors import (
     ConnectionLostError,
     ExchangeError,
@@ -185,12 +185,16 @@ class CcxtReportStream:
 
     Attributes:
         name: Component name.
+        connection: See ``StreamLink``; likewise ``heard_at``.
     """
 
     name = "user-stream"
 
-    def __init__(self, client: BinanceUsdm) -> None:
+    def __init__(self, client: BinanceUsdm, clock: Clock | None = None) -> None:
         self._client = client
+        self._clock = clock or SystemClock()
+        self.connection = 0
+        self.heard_at = 0.0
         self._reports: asyncio.Queue[VenueReport] = asyncio.Queue()
         self._tasks: list[asyncio.Task[None]] = []
         self._connected = asyncio.Event()
@@ -215,6 +219,17 @@ class CcxtReportStream:
         tasks, self._tasks = self._tasks, []
         await asyncio.gather(*(end_task(task) for task in tasks))
 
+    @property
+    def is_connected(self) -> bool:
+        return self._client.user_stream_is_open
+
+    @property
+    def lost_at(self) -> float:
+        return self._client.user_stream_lost_at
+
+    def renew(self, why: str) -> None:
+        self._client.renew_user_stream(why)
+
     async def reports(self) -> AsyncIterator[VenueReport]:
         while True:
             yield await self._reports.get()
@@ -223,10 +238,12 @@ class CcxtReportStream:
         while True:
             event = await self._client.user_events.get()
             if event.get("e") == STREAM_CONNECTED:
+                self.connection = event["connection"]
                 if event["connection"] > 1:
                     self._reports.put_nowait(Reconnected())
                 self._connected.set()
                 continue
+            self.heard_at = self._clock.monotonic()
             try:
                 for report in reports_of(event):
                     self._reports.put_nowait(report)

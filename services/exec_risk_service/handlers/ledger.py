@@ -97,6 +97,10 @@ class Ledger:
         """The account after the last stored step."""
         return self._book
 
+    def observe(self, observer: Observer) -> None:
+        """Give each step that is stored from now on to ``observer`` too."""
+        self._observers = (*self._observers, observer)
+
     def context(self) -> Context:
         """Return what a decision may read besides the book."""
         return Context(

@@ -9,6 +9,7 @@ import structlog
 from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
 from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.reconciler import Reconciler
+from services.exec_risk_service.handlers.stream_watch import UserStreamWatch
 from shared.backoff import Backoff
 from shared.clock import Clock
 
@@ -32,6 +33,7 @@ class Maintenance:
         on_fenced: Callable[[], None],
         clock: Clock,
         sweep_seconds: float,
+        stream_watch: UserStreamWatch | None = None,
     ) -> None:
         """Prepare.
 
@@ -43,10 +45,12 @@ class Maintenance:
             on_fenced: Ends the process: another one holds the account.
             clock: Wall clock.
             sweep_seconds: Time between two comparisons with the exchange.
+            stream_watch: Judges the user stream; None where there is none.
         """
         self._ledger = ledger
         self._reconciler = reconciler
         self._executions = executions
+        self._stream_watch = stream_watch
         self._recover = recover
         self._on_fenced = on_fenced
         self._clock = clock
@@ -72,6 +76,8 @@ class Maintenance:
             return
         if self._ledger.needs_recovery and not await self._recovered():
             return
+        if self._stream_watch is not None:
+            await self._stream_watch.check()
         await self._executions.work()
         await self._reconciler.chase()
         if self._clock.monotonic() >= self._next_upkeep or self._stop_must_follow():

@@ -83,6 +83,8 @@ class Reconciler:
         self._suspicions: dict[str, tuple[object, object]] = {}
         self._doubted: set[str] = set()
         self._turn = asyncio.Lock()
+        #: Complete comparisons with the exchange since the start.
+        self.comparisons = 0
         self._has_recovered = False
 
     # -- start -------------------------------------------------------------------------------------------------------
@@ -96,6 +98,7 @@ class Reconciler:
         """
         async with self._turn:
             await self._recover()
+        self.comparisons += 1
         # What was asked for just now and not found is not waited for: a second stop does no harm, a missing one may.
         await self.upkeep(patience=timedelta(0))
         await self._sweep_doubted()
@@ -159,6 +162,7 @@ class Reconciler:
             await self._read_fills(self._symbols if after_gap else ())
             await self._fills.read_payments()
             await self._compare_account()
+        self.comparisons += 1
         await self.upkeep()
         await self._sweep_doubted()
 
