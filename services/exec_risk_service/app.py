@@ -24,10 +24,11 @@ from services.exec_risk_service.adapters.stop_latch import FileLatch, MemoryLatc
 from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
 from services.exec_risk_service.api import positions_router, trading_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
+from services.exec_risk_service.domain.inputs import TradingRestricted
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
-from services.exec_risk_service.domain.trading_state import TradingCause
+from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease
 from services.exec_risk_service.handlers.account_watch import AccountWatch
@@ -50,7 +51,9 @@ from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.quote_board import QuoteBoard
 from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
+from services.exec_risk_service.handlers.signal_source import SignalSource
 from services.exec_risk_service.handlers.stream_watch import UserStreamWatch
+from services.exec_risk_service.handlers.system_mode import SystemMode
 from services.exec_risk_service.handlers.trading_desk import CandleWatch, TradingDesk
 from services.exec_risk_service.ports import (
     AccountView,
@@ -265,6 +268,8 @@ def assemble(
         risk_validator=RiskValidator(ledger),
         policy_watcher=PolicyWatcher(policy),
         emergency_stop=stop,
+        signal_source=SignalSource(clock, market_clock),
+        system_mode=SystemMode(ledger, _halt(ledger)),
     )
     for pattern, handler_of in EVENT_HANDLERS.items():
         bus.subscribe(pattern, handler_of(handlers))
@@ -282,6 +287,16 @@ def assemble(
     )
     desk = TradingDesk(ledger, {TradingCause.STALE_DATA: candles})
     return ExecRisk(handlers, ledger, reconciler, history, executions, relay, stop, desk, ForeignOrders(ledger))
+
+
+def _halt(ledger: Ledger) -> Callable[[str, str], Awaitable[object]]:
+    """Return what halts trading until a person resumes it."""
+
+    async def halt(reason: str, by: str) -> object:
+        cause = TradingCause.EMERGENCY_STOP
+        return await ledger.apply(TradingRestricted(cause, reason, by, to=TradingState.HALTED, severity="CRITICAL"))
+
+    return halt
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:
@@ -400,7 +415,11 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         parts.ledger,
         venue,
         clock=clock,
-        causes={TradingCause.CLOCK_SKEW: offset.bar, TradingCause.EXCHANGE_BAN: gate.ban},
+        causes={
+            TradingCause.CLOCK_SKEW: offset.bar,
+            TradingCause.EXCHANGE_BAN: gate.ban,
+            TradingCause.SIGNALS_EXPIRED: parts.handlers.signal_source.bar,
+        },
     )
     client.on_bad_account = watch.suspect
     countdown = Countdown(parts.ledger, venue, clock=clock, seconds=settings.entry_countdown_seconds)
@@ -431,7 +450,11 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             "system": resource_check(Resources(settings.state_dir)),
         },
         clock=clock,
-        modules=lambda: {"account": _account_line(parts.ledger), "user-stream": stream_watch.line},
+        modules=lambda: {
+            "account": _account_line(parts.ledger),
+            "user-stream": stream_watch.line,
+            "signals": parts.handlers.signal_source.line,
+        },
         metrics=lambda: _figures(parts.ledger, lanes),
     )
     heartbeat = Heartbeat(

@@ -37,6 +37,7 @@ from services.exec_risk_service.domain.inputs import (
     SignalReceived,
     StopReported,
     StopRequested,
+    SystemModeChanged,
     TradingLifted,
     TradingRestricted,
     TradingResumed,
@@ -44,6 +45,7 @@ from services.exec_risk_service.domain.inputs import (
     WalletObserved,
 )
 from services.exec_risk_service.domain.market_rules import on_candle, on_history
+from services.exec_risk_service.domain.mode_rules import on_system_mode_changed
 from services.exec_risk_service.domain.position_watch import watch_liquidation
 from services.exec_risk_service.domain.recorded import record_input
 from services.exec_risk_service.domain.reports import CashReport, FillReport, LeverageChanged, MarginCalled, OrderReport
@@ -55,6 +57,7 @@ from services.exec_risk_service.domain.step import Step, Turn
 RULES: dict[type[Any], Callable[[Turn, Any], None]] = {
     SignalReceived: on_signal,
     ExitsAdvised: on_exits_advised,
+    SystemModeChanged: on_system_mode_changed,
     PositionMarked: position_watch.on_position_marked,
     LeverageChanged: position_watch.on_leverage_changed,
     MarginCalled: position_watch.on_margin_called,

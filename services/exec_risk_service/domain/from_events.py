@@ -20,6 +20,7 @@ from services.exec_risk_service.domain.inputs import (
     RebalanceRequested,
     Signal,
     SignalReceived,
+    SystemModeChanged,
 )
 from services.exec_risk_service.domain.protection import ExitAdvice
 from services.exec_risk_service.domain.quotes import Quote
@@ -32,6 +33,7 @@ from shared.events.v3 import (
     ProfitAmplificationPayload,
     RlDecisionPayload,
     SignalGeneratedPayload,
+    SystemModeChangedPayload,
 )
 from shared.trading.candles import Candle
 from shared.trading.money import to_decimal
@@ -161,6 +163,20 @@ def rebalance_requested(
         known = deltas.get(one.symbol)
         deltas[one.symbol] = Adjustment(one.symbol, delta + (known.delta_usd if known else 0), one.reason)
     return RebalanceRequested(_cause(event.metadata), tuple(deltas.values()), at, quotes)
+
+
+def system_mode_changed(event: Event[SystemModeChangedPayload]) -> SystemModeChanged:
+    """Return the input of one ``system.mode_changed``."""
+    payload = event.payload
+    return SystemModeChanged(
+        cause=_cause(event.metadata),
+        mode=payload.new_mode,
+        reason=payload.reason,
+        changed_by=payload.changed_by,
+        allow_new_trades=payload.allow_new_trades,
+        allow_position_expansion=payload.allow_position_expansion,
+        force_close_positions=payload.force_close_positions,
+    )
 
 
 def _cause(metadata: EventMetadata) -> Cause:

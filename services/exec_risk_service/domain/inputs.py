@@ -371,6 +371,29 @@ class ExitsAdvised:
 
 
 @dataclass(frozen=True, slots=True)
+class SystemModeChanged:
+    """``system.mode_changed`` arrived.
+
+    Attributes:
+        cause: The event.
+        mode: NORMAL, DEFENSIVE, EMERGENCY or MAINTENANCE.
+        reason: Why.
+        changed_by: Person or rule.
+        allow_new_trades: Positions may be opened.
+        allow_position_expansion: Positions may grow.
+        force_close_positions: Everything is to be closed.
+    """
+
+    cause: Cause
+    mode: str
+    reason: str
+    changed_by: str
+    allow_new_trades: bool
+    allow_position_expansion: bool
+    force_close_positions: bool
+
+
+@dataclass(frozen=True, slots=True)
 class PositionMarked:
     """What the exchange shows of a position that agrees with ours.
 
@@ -431,6 +454,7 @@ class ClosingOrderNoted:
 Input = (
     SignalReceived
     | ExitsAdvised
+    | SystemModeChanged
     | PositionMarked
     | LeverageChanged
     | MarginCalled

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import Decimal
 
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.exit_rules import follow_market, publish_update
-from services.exec_risk_service.domain.inputs import CandleClosed, Cause, HistoryObserved
+from services.exec_risk_service.domain.inputs import CandleClosed, HistoryObserved
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.step import Turn
 from services.exec_risk_service.domain.upkeep import upkeep, want_exit
@@ -27,7 +28,7 @@ def on_candle(turn: Turn, item: CandleClosed) -> None:
     position = turn.positions.get(candle.symbol)
     if position is not None:
         _revalue(turn, position, candle, mark)
-        _close_when_held_too_long(turn, item.cause, candle)
+        close_when_held_too_long(turn, candle.symbol, candle.close_time, item.cause.event_id)
     turn.mark_equity(candle.close_time)
     turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
     upkeep(turn, candle.symbol, at=candle.close_time, urgent=True)
@@ -49,9 +50,9 @@ def _revalue(turn: Turn, position: Position, candle: Candle, mark: Decimal) -> N
     publish_update(turn, position, mark, before=before)
 
 
-def _close_when_held_too_long(turn: Turn, cause: Cause, candle: Candle) -> None:
-    position = turn.positions[candle.symbol]
+def close_when_held_too_long(turn: Turn, symbol: str, at: datetime, cause_event_id: str) -> None:
+    """Decide to close a position of ours whose longest holding time is over at market time ``at``."""
+    position = turn.positions[symbol]
     ours = position.origin is Origin.SIGNAL
-    if ours and candle.close_time - position.opened_at >= turn.context.rules.max_holding:
-        plan = ExitPlan(ExitReason.TIMEOUT, cause.event_id, position.trace_id)
-        want_exit(turn, position, plan)
+    if ours and at - position.opened_at >= turn.context.rules.max_holding:
+        want_exit(turn, position, ExitPlan(ExitReason.TIMEOUT, cause_event_id, position.trace_id))

@@ -9,6 +9,7 @@ from decimal import Decimal
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.exit_rules import follow_market, publish_update
 from services.exec_risk_service.domain.inputs import PositionMarked
+from services.exec_risk_service.domain.market_rules import close_when_held_too_long
 from services.exec_risk_service.domain.positions import Origin, Position
 from services.exec_risk_service.domain.reports import LeverageChanged, MarginCalled
 from services.exec_risk_service.domain.step import Turn
@@ -27,7 +28,9 @@ def on_position_marked(turn: Turn, item: PositionMarked) -> None:
     if position is None or not position.is_announced:
         return
     known = with_terms(position, item)
-    if not _has_news(position, known, turn.context.now) and not _is_worth_telling(turn, position, item):
+    is_old = position.exit is None and item.time - position.opened_at >= turn.context.rules.max_holding
+    news = _has_news(position, known, turn.context.now) or _is_worth_telling(turn, position, item)
+    if not (news or is_old):
         return
     mark = turn.marks.get(item.symbol)
     # The mark keeps the time of its candle: the next one must not look old.
@@ -38,6 +41,7 @@ def on_position_marked(turn: Turn, item: PositionMarked) -> None:
     publish_update(turn, known, item.mark_price, before=position)
     _tell_new_terms(turn, position, known)
     _tell_near_liquidation(turn, known, item.mark_price)
+    close_when_held_too_long(turn, item.symbol, item.time, position.cause_event_id)
     turn.mark_equity(item.time)
     turn.publish_account(trace_id=position.trace_id, causation_id=position.opened_event_id)
     upkeep(turn, item.symbol, at=item.time)

@@ -99,6 +99,7 @@ class TradingCause(StrEnum):
     ACCOUNT_TERMS = "ACCOUNT_TERMS"
     FOREIGN_EXECUTOR = "FOREIGN_EXECUTOR"
     LIQUIDATION_NEAR = "LIQUIDATION_NEAR"
+    SIGNALS_EXPIRED = "SIGNALS_EXPIRED"
     SYSTEM_MODE = "SYSTEM_MODE"
     EMERGENCY_STOP = "EMERGENCY_STOP"
     OPERATOR = "OPERATOR"
@@ -120,6 +121,7 @@ ENDINGS: Mapping[TradingCause, Ends] = MappingProxyType(
         TradingCause.ACCOUNT_TERMS: Ends.WITH_ITS_CAUSE,
         TradingCause.FOREIGN_EXECUTOR: Ends.BY_A_PERSON,
         TradingCause.LIQUIDATION_NEAR: Ends.WITH_ITS_CAUSE,
+        TradingCause.SIGNALS_EXPIRED: Ends.WITH_ITS_CAUSE,
         TradingCause.SYSTEM_MODE: Ends.WITH_ITS_CAUSE,
         TradingCause.EMERGENCY_STOP: Ends.BY_A_PERSON,
         TradingCause.OPERATOR: Ends.BY_A_PERSON,

@@ -12,6 +12,8 @@ from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.portfolio_manager import PortfolioManager
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
+from services.exec_risk_service.handlers.signal_source import SignalSource
+from services.exec_risk_service.handlers.system_mode import SystemMode
 from shared.bus.event_bus import Handler
 from shared.rpc.execution import RpcHandler
 
@@ -26,6 +28,8 @@ class Handlers:
     risk_validator: RiskValidator
     policy_watcher: PolicyWatcher
     emergency_stop: EmergencyStop
+    signal_source: SignalSource
+    system_mode: SystemMode
 
 
 #: Event pattern -> handler.
@@ -37,6 +41,8 @@ EVENT_HANDLERS: Mapping[str, Callable[[Handlers], Handler]] = MappingProxyType(
         "portfolio.balance": lambda handlers: handlers.portfolio_manager.on_balance,
         "candle.closed": lambda handlers: handlers.position_monitor.on_candle,
         "rl.decision": lambda handlers: handlers.position_monitor.on_rl_decision,
+        "system.mode_changed": lambda handlers: handlers.system_mode.on_mode_changed,
+        "service.heartbeat": lambda handlers: handlers.signal_source.on_heartbeat,
         "policy.updated": lambda handlers: handlers.policy_watcher.on_policy_updated,
     }
 )

@@ -82,6 +82,7 @@ class Reconciler:
         self._lookup = OrderLookup(ledger, gateway, view, self._fills, clock)
         self._suspicions: dict[str, tuple[object, object]] = {}
         self._doubted: set[str] = set()
+        self._ghosts: set[str] = set()
         self._turn = asyncio.Lock()
         #: Complete comparisons with the exchange since the start.
         self.comparisons = 0
@@ -236,11 +237,16 @@ class Reconciler:
         before = self._ledger.book
         resting = await self._view.open_orders()
         for report in resting:
-            if report.client_order_id in self._ledger.book.orders:
+            known = self._ledger.book.orders.get(report.client_order_id)
+            if known is not None:
                 await self._ledger.apply(report)
             elif report.client_order_id.startswith(OUR_PREFIX) and not self._has_neighbour:
+                if known.status.is_terminal and report.is_algo and self._is_seen_again(report.client_order_id):
+                    await self._cancel_orphan(report)  # it ended for us, and rests all the same
+            elif report.client_order_id.startswith(OUR_PREFIX):
                 await self._cancel_orphan(report)
         listed = {report.client_order_id for report in resting}
+        self._ghosts &= listed
         for order in before.open_orders():
             if order.status in _LISTED and order.client_order_id not in listed:
                 await self._lookup.look_up(order)
@@ -249,6 +255,11 @@ class Reconciler:
     def _has_neighbour(self) -> bool:
         """Another executor trades this account: its stops are not orphans, and protect what it holds."""
         return self._ledger.book.trading.restriction(TradingCause.FOREIGN_EXECUTOR) is not None
+    def _is_seen_again(self, client_order_id: str) -> bool:
+        """Tell whether an order rested at the last comparison too: a list may be older than the order's end."""
+        seen = client_order_id in self._ghosts
+        self._ghosts.add(client_order_id)
+        return seen
 
     async def _cancel_orphan(self, report: OrderReport) -> None:
         log.warning("orphan_order", client_order_id=report.client_order_id, symbol=report.symbol)
