@@ -16,6 +16,7 @@ from services.exec_risk_service.ports import (
     ReportStream,
     StopJournal,
     StopLatch,
+    StreamLink,
     TradingTerms,
 )
 from shared.crashpoints import Crashpoints, points_of
@@ -53,6 +54,7 @@ PORTS: tuple[Effects, ...] = (
     Effects("terms", TradingTerms, reads=("instruments", "account_terms")),
     Effects("history", CandleHistory, reads=("candles",)),
     Effects("stream", ReportStream, reads=("start", "stop", "reports")),
+    Effects("stream-link", StreamLink, reads=("renew",)),
 )
 #: What the bus sends to Redis on our behalf: an event, and the word that one is handled.
 BUS_COMMANDS = ("XADD", "XACK")
