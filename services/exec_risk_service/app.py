@@ -24,11 +24,10 @@ from services.exec_risk_service.adapters.stop_latch import FileLatch, MemoryLatc
 from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
 from services.exec_risk_service.api import positions_router, trading_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
-from services.exec_risk_service.domain.inputs import TradingRestricted
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
 from services.exec_risk_service.domain.step import Request
-from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
+from services.exec_risk_service.domain.trading_state import TradingCause
 from services.exec_risk_service.handlers import EVENT_HANDLERS, RPC_HANDLERS, Handlers
 from services.exec_risk_service.handlers.account_lease import AccountLease
 from services.exec_risk_service.handlers.account_watch import AccountWatch
@@ -269,7 +268,7 @@ def assemble(
         policy_watcher=PolicyWatcher(policy),
         emergency_stop=stop,
         signal_source=SignalSource(clock, market_clock),
-        system_mode=SystemMode(ledger, _halt(ledger)),
+        system_mode=SystemMode(ledger, stop.request),
     )
     for pattern, handler_of in EVENT_HANDLERS.items():
         bus.subscribe(pattern, handler_of(handlers))
@@ -287,16 +286,6 @@ def assemble(
     )
     desk = TradingDesk(ledger, {TradingCause.STALE_DATA: candles})
     return ExecRisk(handlers, ledger, reconciler, history, executions, relay, stop, desk, ForeignOrders(ledger))
-
-
-def _halt(ledger: Ledger) -> Callable[[str, str], Awaitable[object]]:
-    """Return what halts trading until a person resumes it."""
-
-    async def halt(reason: str, by: str) -> object:
-        cause = TradingCause.EMERGENCY_STOP
-        return await ledger.apply(TradingRestricted(cause, reason, by, to=TradingState.HALTED, severity="CRITICAL"))
-
-    return halt
 
 
 def create_app(settings: ExecRiskSettings) -> FastAPI:

@@ -118,6 +118,7 @@ async def test_a_normal_mode_does_not_end_a_halt() -> None:
     desk = await started_desk(flat(50_000, 5))
     _, say = await speaker(desk)
     await desk.service.handlers.system_mode.on_mode_changed(mode("EMERGENCY", close=True))
+    await desk.service.handlers.emergency_stop.tick()
     assert state(desk) is TradingState.HALTED
 
     await say(mode("NORMAL"))
