@@ -240,10 +240,9 @@ class Reconciler:
             known = self._ledger.book.orders.get(report.client_order_id)
             if known is not None:
                 await self._ledger.apply(report)
-            elif report.client_order_id.startswith(OUR_PREFIX) and not self._has_neighbour:
                 if known.status.is_terminal and report.is_algo and self._is_seen_again(report.client_order_id):
                     await self._cancel_orphan(report)  # it ended for us, and rests all the same
-            elif report.client_order_id.startswith(OUR_PREFIX):
+            elif report.client_order_id.startswith(OUR_PREFIX) and not self._has_neighbour:
                 await self._cancel_orphan(report)
         listed = {report.client_order_id for report in resting}
         self._ghosts &= listed
@@ -255,6 +254,7 @@ class Reconciler:
     def _has_neighbour(self) -> bool:
         """Another executor trades this account: its stops are not orphans, and protect what it holds."""
         return self._ledger.book.trading.restriction(TradingCause.FOREIGN_EXECUTOR) is not None
+
     def _is_seen_again(self, client_order_id: str) -> bool:
         """Tell whether an order rested at the last comparison too: a list may be older than the order's end."""
         seen = client_order_id in self._ghosts
