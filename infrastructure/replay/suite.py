@@ -39,6 +39,8 @@ RUN_ID = "replay"
 AI = "ai-service"
 EXEC_RISK = "exec-risk-service"
 ANALYTICS = "analytics-os-service"
+#: Market time between two looks at an execution that is not done.
+_EXECUTION_STEP = timedelta(seconds=1)
 SERVICES = (AI, EXEC_RISK, ANALYTICS)
 
 
@@ -176,9 +178,11 @@ class ReplaySuite:
     async def play(self, open_time: datetime) -> int:
         """Play the candles that open at ``open_time``, one per symbol, to their close; return how many there were."""
         close = open_time + self._step
+        await self._work_executions(close)
         self.engine.advance_to(close)
         self._clock.advance_to(close)
         await self._settle()
+        await self.exec_risk.executions.work()
         count = 0
         for symbol in self._settings.symbols:
             for candle in await self._history.candles(symbol, self._settings.timeframe, open_time, close):
@@ -186,6 +190,15 @@ class ReplaySuite:
                 count += 1
         await self._settle()
         return count
+
+    async def _work_executions(self, close: datetime) -> None:
+        """Let executions that take their time go on inside the candle, as the timer of the live service does."""
+        while self.exec_risk.ledger.book.executions and self._clock.now() + _EXECUTION_STEP < close:
+            self.engine.advance_to(self._clock.now() + _EXECUTION_STEP)
+            self._clock.advance_to(self._clock.now() + _EXECUTION_STEP)
+            await self._settle()
+            await self.exec_risk.executions.work()
+            await self._settle()
 
     async def _publish(self, candle: Candle) -> None:
         event_id = candle_event_id(RUN_ID, candle)

@@ -15,6 +15,7 @@ from services.exec_risk_service.adapters.memory_journal import MemoryJournal, Me
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from services.exec_risk_service.domain.book import Book
 from services.exec_risk_service.domain.decide import decide
+from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.inputs import (
     Action,
     Cause,
@@ -153,6 +154,30 @@ async def test_after_every_step_of_two_trades_the_loaded_book_is_the_book(open_j
 
     assert journal.commits > 30
     assert_sound(desk)
+
+
+async def test_executions_on_their_way_are_loaded_as_they_were(open_journal: OpenJournal) -> None:
+    journal = ReloadingJournal(open_journal)
+    desk = desk_on(flat(50_000, 30), journal=journal)
+    await desk.start()
+    await desk.candle()
+    await desk.ask("BUY", position_size_usd=990.0, execution_strategy="TWAP")
+    await desk.advance(1)
+    await desk.tick(1.0)
+    await desk.ask("SELL", position_size_usd=300.0, reduce_only=True)  # refused: the symbol is busy
+    await desk.advance(4)
+    await desk.tick(1.0)
+    await desk.advance(2)
+    await desk.tick(1.0)
+    await desk.rebalance((BTC, -300.0))
+    await desk.ask("SELL", position_size_usd=300.0, reduce_only=True, execution_strategy="LIMIT", urgency="LOW")
+
+    (working,) = desk.book.executions.values()
+    assert (working.leg, working.asked) == (Leg.REDUCE, Strategy.LIMIT)
+    assert BTC in desk.book.slippage
+    found = await open_journal().load(ACCOUNT)
+    assert {**found.executions} == {**desk.book.executions}
+    assert {**found.slippage} == {**desk.book.slippage}
 
 
 async def test_a_cause_is_handled_once(open_journal: OpenJournal) -> None:

@@ -68,3 +68,40 @@ async def test_the_next_process_brings_everything_to_a_good_end(pool: PostgresPo
     assert booked == len(engine.fills("BTCUSDT"))
     await desk.advance(5)
     assert_sound(desk)
+
+
+@pytest.mark.parametrize("number", [5, 12, 19, 26, 33])
+async def test_a_twap_is_resumed_from_what_was_committed(pool: PostgresPool, number: int) -> None:
+    crashes = CrashClock()
+    engine = MatchingEngine(WrittenSource(flat(50_000, 20), volume=100_000.0), start=START, wallet=Decimal(10_000))
+    venue = CrashingVenue(engine)
+    venue.crashes = crashes
+    desk = Desk(venue, CrashingJournal(PostgresJournal(pool), crashes), None, market_clock=ManualClock(START))
+    await desk.start()
+    await desk.candle()
+    crashes.at = len(crashes.moments) + number
+
+    with pytest.raises(Crash):
+        await _buy_over_time(desk)
+    crashes.at, crashes.is_dead = None, False
+    await desk.restart(journal=PostgresJournal(pool))
+    (resumed,) = desk.book.executions.values()
+    assert resumed.schedule
+    await _let_slices_fall_due(desk)
+    await desk.tick(2.0)
+
+    assert_sound(desk)
+    row = await pool.pool.fetchrow("SELECT * FROM exec_risk.execution")
+    assert (row["done"], row["quantity"], row["filled_quantity"]) == (True, Decimal("0.019"), Decimal("0.019"))
+    assert await pool.pool.fetchval("SELECT sum(quantity) FROM exec_risk.fill") == Decimal("0.019")
+
+
+async def _buy_over_time(desk: Desk) -> None:
+    await desk.ask("BUY", position_size_usd=990.0, execution_strategy="TWAP", urgency="HIGH")
+    await _let_slices_fall_due(desk)
+
+
+async def _let_slices_fall_due(desk: Desk) -> None:
+    for _ in range(20):
+        await desk.advance(5 / 60)
+        await desk.tick(0.0)
