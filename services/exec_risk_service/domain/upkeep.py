@@ -45,6 +45,7 @@ def upkeep(
     if position.exit is not None:
         _pursue_exit(turn, position, position.exit, _Need(at=at, urgent=urgent, distrusted=distrusted))
         return
+    _cancel_superseded(turn, position)
     if not urgent and _waits_for_the_rest(turn, position):
         return
     if not position.is_announced:
@@ -53,6 +54,15 @@ def upkeep(
     _protect(turn, turn.positions[symbol], Leg.STOP, need)
     if turn.positions[symbol].exit is None:
         _protect(turn, turn.positions[symbol], Leg.TAKE_PROFIT, need)
+
+
+def _cancel_superseded(turn: Turn, position: Position) -> None:
+    """Of several that rest only the newest stays: an entry that fills bit by bit must not leave a stop behind each."""
+    for leg in (Leg.STOP, Leg.TAKE_PROFIT):
+        resting = [o for o in protective_orders(turn, position, leg) if o.status is OrderStatus.NEW]
+        for order in resting[:-1]:
+            if not resting[-1].cancel_requested:
+                _cancel(turn, order)
 
 
 def _waits_for_the_rest(turn: Turn, position: Position) -> bool:
