@@ -306,8 +306,8 @@ async def test_a_recorded_twap_replays_to_the_same_orders() -> None:
 async def test_a_limit_order_that_fills_in_part_and_then_falls_silent_is_taken_back_and_answered() -> None:
     """The rest is cancelled at the end of its patience; what was executed counts, and the stop has that size."""
     leaves: list[Prices] = [*flat(50_000, 2), (50_000, 50_400, 50_000, 50_400), *flat(50_400, 30)]
-    desk = await desk_for_large_orders(leaves, volume=3.0)
-    await desk.ask("BUY", position_size_usd=900_000.0, execution_strategy="LIMIT", urgency="LOW", stop_loss_pct=5.0)
+    desk = await desk_for_large_orders(leaves, volume=1.5)
+    await desk.ask("BUY", position_size_usd=400_000.0, execution_strategy="LIMIT", urgency="LOW", stop_loss_pct=5.0)
     (entry,) = desk.orders(Leg.ENTRY)
     await run(desk, 900, until=lambda: not desk.book.executions or len(desk.venue.engine.open_algos(BTC)) > 4)
     assert len(desk.venue.engine.open_algos(BTC)) <= 4  # old and new, never a heap of them
