@@ -18,6 +18,7 @@ from infrastructure.cli import exit_codes
 from infrastructure.cli.bench import bench
 from infrastructure.cli.dlq import dlq_app
 from infrastructure.cli.doctor import doctor
+from infrastructure.cli.emergency import emergency_stop, resume
 from infrastructure.cli.events import events_app
 from infrastructure.cli.exchange import exchange
 from infrastructure.cli.output import write_error, write_line
@@ -38,6 +39,8 @@ app.command("up")(up)
 app.command("status")(status)
 app.command("doctor")(doctor)
 app.command("exchange")(exchange)
+app.command("emergency-stop")(emergency_stop)
+app.command("resume")(resume)
 app.command("bench")(bench)
 app.add_typer(events_app, name="events")
 app.add_typer(policy_app, name="policy")
