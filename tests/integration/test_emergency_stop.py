@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
 from infrastructure.paper_exchange.faults import Fault
@@ -17,7 +15,7 @@ from infrastructure.paper_exchange.records import OrderRequest, TimeInForce
 from services.exec_risk_service.adapters.stop_latch import latch_path
 from shared.rpc.commands import EmergencyStopRequest
 from shared.trading.orders import OrderType, Side
-from tests.support.account_stage import AccountStage, account_stage
+from tests.support.account_stage import TOKEN, AccountStage, account_stage
 from tests.support.command_line import Finished, run_command
 from tests.support.eventually import eventually
 from tests.support.markets import BTC
@@ -25,32 +23,11 @@ from tests.support.tcp_gate import tcp_gate
 
 pytestmark = pytest.mark.timeout(180)
 
-TOKEN = "0123456789abcdef0123456789abcdef"
-BEARER = {"Authorization": f"Bearer {TOKEN}"}
-
-
-@asynccontextmanager
-async def open_stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AccountStage]:
-    async with account_stage(redis_url, database_url, tmp_path) as stage:
-        stage.environment["QT_API_TOKEN"] = TOKEN
-        yield stage
-
 
 @pytest.fixture
 async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncIterator[AccountStage]:
-    async with open_stage(redis_url, database_url, tmp_path) as made:
+    async with account_stage(redis_url, database_url, tmp_path) as made:
         yield made
-
-
-async def post(stage: AccountStage, path: str, body: dict[str, str], *, token: bool = True) -> httpx.Response:
-    async with httpx.AsyncClient() as client:
-        return await client.post(f"{stage.url}/api/v1/{path}", json=body, headers=BEARER if token else {})
-
-
-async def state_of(stage: AccountStage) -> dict[str, object]:
-    async with httpx.AsyncClient() as client:
-        answer: dict[str, object] = (await client.get(f"{stage.url}/api/v1/trading-state")).json()
-        return answer
 
 
 def rest_a_limit(stage: AccountStage) -> None:
@@ -79,11 +56,7 @@ async def opened(stage: AccountStage) -> None:
 
 
 async def verified(stage: AccountStage) -> None:
-    async def is_verified() -> bool:
-        stop = (await state_of(stage))["emergency_stop"]
-        return isinstance(stop, dict) and stop["status"] == "stopped"
-
-    await eventually(is_verified, timeout=60, what="a verified stop")
+    await stage.stop_is_verified()
     assert is_flat(stage)
 
 
@@ -92,9 +65,9 @@ async def test_stopped_by_http_killed_halted_and_resumed_by_a_person(stage: Acco
     await stage.marked()
     rest_a_limit(stage)  # a stranger's, and there is no position
 
-    refused = await post(stage, "emergency-stop", {"reason": "hands off"}, token=False)
+    refused = await stage.control("emergency-stop", {"reason": "hands off"}, token=None)
     assert refused.status_code == 401
-    answer = await post(stage, "emergency-stop", {"reason": "hands off", "requested_by": "ada"})
+    answer = await stage.control("emergency-stop", {"reason": "hands off", "requested_by": "ada"})
     assert (answer.status_code, answer.json()["status"]) == (202, "in_progress")
     await verified(stage)
     joined = await stage.rpc.call(
@@ -108,21 +81,21 @@ async def test_stopped_by_http_killed_halted_and_resumed_by_a_person(stage: Acco
 
     await stage.kill()
     await stage.launch()
-    assert (await state_of(stage))["state"] == "HALTED"
+    assert (await stage.trading())["state"] == "HALTED"
     await stage.marked()
     await stage.signal("BUY")
     await stage.told("execution.result")
     assert is_flat(stage)
     assert len(stage.of("emergency.stop")) == 1
 
-    assert (await post(stage, "resume", {"reason": "all is well", "by": "ada"}, token=False)).status_code == 401
-    assert (await post(stage, "resume", {"by": "ada"})).status_code == 422
-    assert (await post(stage, "resume", {"reason": "all is well"})).status_code == 422
+    assert (await stage.control("resume", {"reason": "all is well", "by": "ada"}, token=None)).status_code == 401
+    assert (await stage.control("resume", {"by": "ada"})).status_code == 422
+    assert (await stage.control("resume", {"reason": "all is well"})).status_code == 422
     await verified(stage)
-    resumed = await post(stage, "resume", {"reason": "all is well", "by": "ada"})
+    resumed = await stage.control("resume", {"reason": "all is well", "by": "ada"})
     assert (resumed.status_code, resumed.json()["state"]) == (200, "ACTIVE")
     assert not latch_path(tmp_path, "paper", "test").exists()
-    assert (await post(stage, "resume", {"reason": "all is well", "by": "ada"})).status_code == 409
+    assert (await stage.control("resume", {"reason": "all is well", "by": "ada"})).status_code == 409
     await opened(stage)
 
 
@@ -139,7 +112,7 @@ async def test_a_touched_file_stops_while_the_exchange_is_away_and_the_process_d
     path.touch()
 
     async def is_latched() -> bool:
-        return (await state_of(stage))["state"] == "HALTED"
+        return bool((await stage.trading())["state"] == "HALTED")
 
     await eventually(is_latched, timeout=1.5, what="a latch that was seen")
     assert stage.engine.position(BTC).quantity > 0
@@ -159,7 +132,7 @@ async def test_stopped_while_postgres_is_away_and_told_when_it_is_back(
     redis_url: str, database_url: str, tmp_path: Path
 ) -> None:
     target = urlsplit(database_url)
-    async with tcp_gate(target.port or 5432) as gate, open_stage(redis_url, database_url, tmp_path) as stage:
+    async with tcp_gate(target.port or 5432) as gate, account_stage(redis_url, database_url, tmp_path) as stage:
         stage.environment["POSTGRES_URL"] = database_url.replace(f":{target.port}", f":{gate.port}")
         await stage.launch()
         await stage.marked()
@@ -167,10 +140,10 @@ async def test_stopped_while_postgres_is_away_and_told_when_it_is_back(
         rest_a_limit(stage)
 
         await gate.shut()
-        answer = await post(stage, "emergency-stop", {"reason": "the database is gone", "requested_by": "ada"})
+        answer = await stage.control("emergency-stop", {"reason": "the database is gone", "requested_by": "ada"})
         assert answer.status_code == 202
         await verified(stage)
-        assert (await post(stage, "resume", {"reason": "all is well", "by": "ada"})).status_code == 503
+        assert (await stage.control("resume", {"reason": "all is well", "by": "ada"})).status_code == 503
 
         await gate.open()
         await eventually(lambda: stage.of("emergency.stop"), timeout=40, what="emergency.stop")
@@ -182,14 +155,14 @@ async def test_stopped_while_postgres_is_away_and_told_when_it_is_back(
 @pytest.mark.long
 async def test_stopped_while_redis_is_away(redis_url: str, database_url: str, tmp_path: Path) -> None:
     target = urlsplit(redis_url)
-    async with tcp_gate(target.port or 6379) as gate, open_stage(redis_url, database_url, tmp_path) as stage:
+    async with tcp_gate(target.port or 6379) as gate, account_stage(redis_url, database_url, tmp_path) as stage:
         stage.environment["REDIS_URL"] = redis_url.replace(f":{target.port}", f":{gate.port}")
         await stage.launch()
         await stage.marked()
         await opened(stage)
 
         await gate.shut()
-        assert (await post(stage, "emergency-stop", {"reason": "no bus"})).status_code == 202
+        assert (await stage.control("emergency-stop", {"reason": "no bus"})).status_code == 202
         await verified(stage)
 
         await gate.open()

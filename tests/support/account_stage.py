@@ -35,6 +35,9 @@ from tests.support.markets import BTC, START, Prices, WrittenSource, flat
 
 PRICES: list[Prices] = [*flat(50_000, 3), (50_000, 50_000, 48_000, 48_000), *flat(48_000, 600)]
 
+#: Opens the control routes of the service on a stage.
+TOKEN = "0123456789abcdef0123456789abcdef"
+
 
 @dataclass
 class AccountStage:
@@ -140,6 +143,25 @@ class AccountStage:
         """Tell whether the newest signal may not be acted upon any more."""
         return self.late_at is not None and SystemClock().now() > self.late_at
 
+    async def control(self, path: str, body: dict[str, str], *, token: str | None = TOKEN) -> httpx.Response:
+        """Send a POST to a control route of the service, as the person who holds the token."""
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        async with httpx.AsyncClient() as client:
+            return await client.post(f"{self.url}/api/v1/{path}", json=body, headers=headers)
+
+    async def trading(self) -> dict[str, Any]:
+        """Return what the service says of its trading state."""
+        async with httpx.AsyncClient() as client:
+            return dict((await client.get(f"{self.url}/api/v1/trading-state")).json())
+
+    async def stop_is_verified(self) -> None:
+        """Wait until the service says that the account is flat."""
+
+        async def is_verified() -> bool:
+            return bool((await self.trading())["emergency_stop"]["status"] == "stopped")
+
+        await eventually(is_verified, timeout=60, what="a verified stop")
+
     async def intents(self) -> dict[str, str]:
         """Return the status of every intent in the journal by client order id."""
         rows = await self.database.fetch("SELECT client_order_id, status FROM exec_risk.order_intent")
@@ -221,6 +243,7 @@ async def account_stage(
             "QT_PORT": str(port),
             "QT_STATE_DIR": str(state),
             "POSITION_CHECK_INTERVAL_SECONDS": "2",
+            "QT_API_TOKEN": TOKEN,
         }
         database = await asyncpg.connect(database_url)
         stage = AccountStage(exchange, connection, environment, bus, rpc, f"http://127.0.0.1:{port}", database)

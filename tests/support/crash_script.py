@@ -27,6 +27,7 @@ async def live_until_the_crash(stage: AccountStage, point: str) -> None:
 async def live_on(stage: AccountStage) -> None:
     """Start without a crash point, come to rest, close what is open, and trade once more."""
     await stage.launch()
+    await _resume_if_stopped(stage)
     await stage.marked()
     await comes_to_rest(stage)
     if stage.engine.position(BTC).quantity != 0:
@@ -56,8 +57,24 @@ async def _open_and_close(stage: AccountStage) -> None:
     await _open(stage)
     await stage.marked()
     await _close(stage)
+    await stage.marked()
+    await _open(stage)
+    await stage.control("emergency-stop", {"reason": "a test", "requested_by": "ada"})
+    await stage.stop_is_verified()
+    await comes_to_rest(stage)
+    await _resume_if_stopped(stage)
     await eventually(lambda: _is_renewed(stage), timeout=30, what="a renewed lease")
     await stage.end()  # a clean end has effects of its own
+
+
+async def _resume_if_stopped(stage: AccountStage) -> None:
+    """Let trading go on after an emergency stop, once the exchange shows that it has done its work."""
+    if (await stage.trading())["state"] != "HALTED":
+        return
+    await stage.stop_is_verified()
+    assert stage.engine.position(BTC).quantity == 0
+    answer = await stage.control("resume", {"reason": "a test", "by": "ada"})
+    assert answer.status_code == 200, answer.text
 
 
 async def _is_renewed(stage: AccountStage) -> bool:
