@@ -19,6 +19,9 @@ from shared.trading.instruments import Instrument
 from shared.trading.orders import OrderStatus
 from shared.trading.policy import DEFAULT_POLICIES, PolicyState
 
+#: An intent begins unsent; an order of the emergency stop is on its way when the book hears of it.
+_BEGINNINGS = (OrderStatus.INITIALIZED, OrderStatus.SUBMITTED)
+
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
@@ -67,10 +70,8 @@ def replay_recording(
 
 
 def new_intents(step: Step) -> list[Order]:
-    """Return the orders that ``step`` decided to send; orders found on the exchange begin in a later state."""
-    return [
-        order for order in step.orders if order.created_step == step.number and order.status is OrderStatus.INITIALIZED
-    ]
+    """Return the orders that ``step`` decided to send, or that the emergency stop sends; others begin later."""
+    return [order for order in step.orders if order.created_step == step.number and order.status in _BEGINNINGS]
 
 
 def _require_start(inputs: Sequence[RecordedInput]) -> None:
