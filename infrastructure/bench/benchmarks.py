@@ -188,6 +188,14 @@ _BENCHMARKS = (
         (Target("at most", 10),),
     ),
     Benchmark(
+        "risk_decision_us",
+        "risk decision, pure: ten positions, 200 candles each",
+        "us",
+        Solo("ours.risk:decide_all", "decision_us"),
+        (),
+        (Target("at most", 50),),
+    ),
+    Benchmark(
         "log_lines_per_s",
         "log lines, JSON with trace id, secrets masked",
         "lines/s",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from services.exec_risk_service.handlers.emergency_stop import EmergencyStop, StopProgress
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
+from services.exec_risk_service.handlers.risk_validator import RiskValidator
 from services.exec_risk_service.handlers.trading_desk import TradingDesk
 from shared.access import Denial, TokenGate
 from shared.errors import InvalidInputError, TransientError
@@ -114,6 +115,18 @@ def admission(gate: TokenGate) -> Callable[[Request], Awaitable[None]]:
             raise HTTPException(_STATUS[denied.kind], denied.message, headers=headers)
 
     return admitted
+
+
+def risk_router(validator: RiskValidator) -> APIRouter:
+    """Return ``/api/v1/risk``."""
+    router = APIRouter(prefix="/api/v1", tags=["risk"])
+
+    @router.get("/risk")
+    async def read_risk() -> dict[str, Any]:
+        """Exposures, value at risk, drawdown, and the limits in force with their origin."""
+        return validator.report()
+
+    return router
 
 
 def trading_router(stop: EmergencyStop, desk: TradingDesk, gate: TokenGate) -> APIRouter:

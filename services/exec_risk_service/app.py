@@ -22,7 +22,7 @@ from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from services.exec_risk_service.adapters.postgres_lease import PostgresLeases
 from services.exec_risk_service.adapters.stop_latch import FileLatch, MemoryLatch, latch_path
 from services.exec_risk_service.adapters.this_process import is_proven_dead, this_process
-from services.exec_risk_service.api import positions_router, trading_router
+from services.exec_risk_service.api import positions_router, risk_router, trading_router
 from services.exec_risk_service.config import SERVICE, ExecRiskSettings
 from services.exec_risk_service.domain.reports import VenueReport
 from services.exec_risk_service.domain.rules import Rules
@@ -493,7 +493,11 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         health,
         metrics=metrics,
         ids=ids,
-        routers=[positions_router(parts.handlers.position_monitor), trading_router(parts.stop, parts.desk, access)],
+        routers=[
+            positions_router(parts.handlers.position_monitor),
+            risk_router(parts.handlers.risk_validator),
+            trading_router(parts.stop, parts.desk, access),
+        ],
     )
     return app
 

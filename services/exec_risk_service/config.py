@@ -12,6 +12,7 @@ from pydantic import AliasChoices, Field, model_validator
 from services.exec_risk_service.domain.executions import Strategy
 from services.exec_risk_service.domain.governor_rules import GovernorRules
 from services.exec_risk_service.domain.protection import ExitRules
+from services.exec_risk_service.domain.risk_limits import RiskLimits
 from services.exec_risk_service.domain.rules import Rules
 from shared.settings import ApiToken, PostgresUrl, ServiceSettings, TradingMode
 from shared.trading.instruments import timeframe_duration
@@ -43,6 +44,25 @@ class ExecRiskSettings(ServiceSettings):
         max_slippage_pct: Most slippage against the arrival price that any order may accept, percent.
         retry_attempts: Times that an order is sent when the exchange refuses it for reasons of the moment.
         retry_delay_seconds: Wall time before the first repetition; each further one waits twice as long.
+        max_symbol_exposure_usd: Largest value that one symbol may hold with what is pending, USDT; 0 for
+            ``max_position_size_usd``.
+        max_gross_exposure_times_equity: Largest value of all positions without sign; likewise
+            ``max_net_exposure_times_equity`` with sign, ``max_correlated_exposure_times_equity`` of symbols that move
+            together, ``max_effective_exposure_times_equity`` with each pair weighed by its correlation.
+        correlation_threshold: Correlation from which symbols count as moving together, 0 to 1.
+        max_value_at_risk_pct: Largest value at risk (99 %, one day), percent of equity.
+        assumed_daily_volatility_pct: Of a symbol without enough history, percent.
+        margin_reserve_pct: Part of equity that stays free of initial margin, percent.
+        max_maintenance_margin_pct: Largest maintenance margin of all positions, percent of equity.
+        max_mark_age_candles: Candles after which a price is stale, by market time and by wall time.
+        cooldown_after_loss_candles: Candles that a symbol rests after a loss; likewise
+            ``cooldown_after_close_candles`` after any close.
+        max_entries_per_minute: Entries per minute of market time; that many may also come at once.
+        kelly_share: Part of the full Kelly bet that may be placed, 0 to 1.
+        kelly_cap_pct: Largest bet, percent of equity lost at the stop; likewise ``kelly_floor_pct``, the smallest that
+            Kelly may ask for.
+        hedge_trigger_times_equity: Net exposure from which a hedge is proposed; 0 proposes none.
+        hedging_enabled: Also carry such a proposal out, through the same checks.
         position_check_interval_seconds: Wall time between two comparisons of our book with the exchange.
         governor_enabled: The Safety Governor watches the account; an emergency stop by a person works without it.
         emergency_stop_drawdown_pct: Fall of equity below the day's peak at which everything is closed, percent.
@@ -80,6 +100,25 @@ class ExecRiskSettings(ServiceSettings):
     max_slippage_pct: Decimal = Field(default=Decimal("0.5"), gt=0, le=10)
     retry_attempts: int = Field(default=3, ge=1, le=10)
     retry_delay_seconds: float = Field(default=1.0, gt=0)
+    max_symbol_exposure_usd: Decimal = Field(default=Decimal(0), ge=0)
+    max_gross_exposure_times_equity: Decimal = Field(default=Decimal(5), gt=0)
+    max_net_exposure_times_equity: Decimal = Field(default=Decimal(3), gt=0)
+    max_correlated_exposure_times_equity: Decimal = Field(default=Decimal(2), gt=0)
+    max_effective_exposure_times_equity: Decimal = Field(default=Decimal(3), gt=0)
+    correlation_threshold: float = Field(default=0.7, gt=0, le=1)
+    max_value_at_risk_pct: Decimal = Field(default=Decimal(10), gt=0)
+    assumed_daily_volatility_pct: float = Field(default=8.0, gt=0)
+    margin_reserve_pct: Decimal = Field(default=Decimal(5), ge=0, lt=100)
+    max_maintenance_margin_pct: Decimal = Field(default=Decimal(50), gt=0, le=100)
+    max_mark_age_candles: int = Field(default=3, ge=1)
+    cooldown_after_loss_candles: int = Field(default=0, ge=0)
+    cooldown_after_close_candles: int = Field(default=0, ge=0)
+    max_entries_per_minute: int = Field(default=30, ge=1)
+    kelly_share: Decimal = Field(default=Decimal("0.5"), gt=0, le=1)
+    kelly_cap_pct: Decimal = Field(default=Decimal(5), gt=0, le=100)
+    kelly_floor_pct: Decimal = Field(default=Decimal("0.1"), ge=0, le=100)
+    hedge_trigger_times_equity: Decimal = Field(default=Decimal(0), ge=0)
+    hedging_enabled: bool = False
     position_check_interval_seconds: float = Field(default=10.0, gt=0)
     governor_enabled: bool = True
     emergency_stop_drawdown_pct: Decimal = Field(default=Decimal(15), gt=0, le=100)
@@ -146,6 +185,7 @@ class ExecRiskSettings(ServiceSettings):
             retry_attempts=self.retry_attempts,
             retry_delay=timedelta(seconds=self.retry_delay_seconds),
             timeframe=self.qt_timeframe,
+            limits=self._limits,
             governor=GovernorRules(
                 is_enabled=self.governor_enabled,
                 stop_drawdown=self.emergency_stop_drawdown_pct / 100,
@@ -163,4 +203,29 @@ class ExecRiskSettings(ServiceSettings):
                 is_trailing=self.trailing_stop_enabled,
                 atr_multiple=self.stop_atr_multiple,
             ),
+        )
+
+    @property
+    def _limits(self) -> RiskLimits:
+        candle = timeframe_duration(self.qt_timeframe)
+        return RiskLimits(
+            max_symbol_exposure_usd=self.max_symbol_exposure_usd or None,
+            max_gross_exposure=self.max_gross_exposure_times_equity,
+            max_net_exposure=self.max_net_exposure_times_equity,
+            max_correlated_exposure=self.max_correlated_exposure_times_equity,
+            max_effective_exposure=self.max_effective_exposure_times_equity,
+            correlation_threshold=self.correlation_threshold,
+            max_value_at_risk=self.max_value_at_risk_pct / 100,
+            assumed_volatility=self.assumed_daily_volatility_pct / 100,
+            margin_reserve=self.margin_reserve_pct / 100,
+            max_maintenance=self.max_maintenance_margin_pct / 100,
+            max_mark_age_candles=self.max_mark_age_candles,
+            cooldown_after_loss=candle * self.cooldown_after_loss_candles,
+            cooldown_after_close=candle * self.cooldown_after_close_candles,
+            max_entries_per_minute=self.max_entries_per_minute,
+            kelly_share=self.kelly_share,
+            kelly_cap=self.kelly_cap_pct / 100,
+            kelly_floor=self.kelly_floor_pct / 100,
+            hedge_trigger=self.hedge_trigger_times_equity or None,
+            hedging_enabled=self.hedging_enabled,
         )

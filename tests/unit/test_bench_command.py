@@ -18,6 +18,7 @@ NAMES = {
     "rpc_p50_us",
     "rpc_calls_per_s",
     "policy_cached_read_us",
+    "risk_decision_us",
     "log_lines_per_s",
 }
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 import pytest
 
 from services.exec_risk_service.config import ExecRiskSettings
+from services.exec_risk_service.domain.risk_limits import RiskLimits
 from shared.errors import ConfigurationError
 from shared.settings import load_settings
 
@@ -72,3 +73,27 @@ def test_the_password_is_not_shown() -> None:
 
     assert "secret-word" not in repr(settings)
     assert "secret-word" in settings.secret_values()
+
+
+def test_limits_of_the_risk_os_come_from_their_settings_in_their_units() -> None:
+    settings = ExecRiskSettings(
+        redis_url="redis://127.0.0.1:6379/0",
+        postgres_url="postgresql://127.0.0.1/none",
+        qt_timeframe="5m",
+        max_value_at_risk_pct=Decimal(4),
+        cooldown_after_loss_candles=3,
+        max_symbol_exposure_usd=Decimal(700),
+        hedge_trigger_times_equity=Decimal(1),
+    )
+
+    limits = settings.rules.limits
+
+    assert (limits.max_value_at_risk, limits.max_symbol_exposure_usd) == (Decimal("0.04"), Decimal(700))
+    assert limits.cooldown_after_loss == timedelta(minutes=15)
+    assert (limits.hedge_trigger, limits.hedging_enabled) == (Decimal(1), False)
+
+
+def test_the_defaults_of_the_settings_are_those_of_the_rules() -> None:
+    settings = ExecRiskSettings(redis_url="redis://127.0.0.1:6379/0", postgres_url="postgresql://127.0.0.1/none")
+
+    assert settings.rules.limits == RiskLimits()

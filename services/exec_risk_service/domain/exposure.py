@@ -19,18 +19,18 @@ class Exposures:
     Attributes:
         held: Open positions at the newest price.
         pending: Entries that may still fill: planned, resting, under way, or with an outcome that nobody knows.
+        by_symbol: What each symbol holds once everything pending is filled.
     """
 
     held: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
     pending: Mapping[str, Decimal] = field(default_factory=lambda: MappingProxyType({}))
+    by_symbol: Mapping[str, Decimal] = field(init=False)
 
-    @property
-    def by_symbol(self) -> dict[str, Decimal]:
-        """What each symbol holds once everything pending is filled."""
+    def __post_init__(self) -> None:
         total = dict(self.held)
         for symbol, value in self.pending.items():
             total[symbol] = total.get(symbol, ZERO) + value
-        return total
+        object.__setattr__(self, "by_symbol", total)  # the one way to set a field of a frozen value
 
     @property
     def gross(self) -> Decimal:

@@ -5,11 +5,20 @@ What an order makes smaller it may make smaller: an exposure above its limit den
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from services.exec_risk_service.domain.denials import Denial, DenialCode
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView, max_symbol_exposure
-from services.exec_risk_service.domain.value_at_risk import TailRisk, effective_exposure, horizon_of, tail_risk
+from services.exec_risk_service.domain.value_at_risk import (
+    Horizon,
+    TailRisk,
+    effective_exposure,
+    horizon_of,
+    tail_risk,
+    value_at_risk_ceiling,
+)
 from shared.trading.instruments import timeframe_duration
 from shared.trading.money import ZERO
 
@@ -18,7 +27,7 @@ from shared.trading.money import ZERO
 
 def mark_is_fresh(order: EntryOrder, view: RiskView) -> Denial | None:
     """The newest price is young enough by market time, and we heard of it lately by wall time."""
-    limit = timeframe_duration(view.rules.timeframe) * view.rules.limits.max_mark_age_candles
+    limit = _candle(view.rules.timeframe) * view.rules.limits.max_mark_age_candles
     for clock, age in (("market", view.mark_age), ("wall", view.mark_age_wall)):
         if age is None:
             return Denial(DenialCode.MARK_STALE, f"the age of the price of {order.symbol} is not known")
@@ -127,9 +136,12 @@ def correlated_exposure(order: EntryOrder, view: RiskView) -> Decimal:
 
 def within_effective_exposure(order: EntryOrder, view: RiskView) -> Denial | None:
     """The portfolio, each pair weighed by its correlation, stays below a multiple of equity."""
+    assert view.equity is not None
+    limit = view.rules.limits.max_effective_exposure
+    if view.exposures.gross + order.size_usd <= limit * view.equity:
+        return None  # no correlation makes the portfolio larger than its gross value
     before, after = _before_and_after(order, view)
     value = effective_exposure(after, view.panel)
-    limit = view.rules.limits.max_effective_exposure
     denial = _above("effective exposure", _cents(value), limit, view, DenialCode.EFFECTIVE_EXPOSURE_TOO_LARGE)
     return denial if denial is not None and value > effective_exposure(before, view.panel) else None
 
@@ -137,10 +149,13 @@ def within_effective_exposure(order: EntryOrder, view: RiskView) -> Denial | Non
 def within_value_at_risk(order: EntryOrder, view: RiskView) -> Denial | None:
     """The portfolio's value at risk, the worse of history and normal model, stays below a fraction of equity."""
     assert view.equity is not None
-    before, after = _before_and_after(order, view)
     limits = view.rules.limits
-    value = _cents(portfolio_risk(after, view).value_at_risk)
     limit = view.equity * limits.max_value_at_risk
+    exposures = {**view.exposures.by_symbol, order.symbol: _after(order, view)}
+    if value_at_risk_ceiling(exposures, view.panel, _horizon(view), limits.value_at_risk_level) <= limit:
+        return None
+    before, after = _before_and_after(order, view)
+    value = _cents(portfolio_risk(after, view).value_at_risk)
     if value <= limit:
         return None
     marginal = value - _cents(portfolio_risk(before, view).value_at_risk)
@@ -156,10 +171,23 @@ def within_value_at_risk(order: EntryOrder, view: RiskView) -> Denial | None:
 
 def portfolio_risk(exposures: dict[str, float], view: RiskView, level: float | None = None) -> TailRisk:
     """Return the tail risk of ``exposures`` under the settings of ``view``."""
+    level = view.rules.limits.value_at_risk_level if level is None else level
+    return tail_risk(exposures, view.panel, _horizon(view), level)
+
+
+def _horizon(view: RiskView) -> Horizon:
     limits = view.rules.limits
-    candle = timeframe_duration(view.rules.timeframe)
-    horizon = horizon_of(limits.value_at_risk_horizon, candle, limits.assumed_volatility)
-    return tail_risk(exposures, view.panel, horizon, limits.value_at_risk_level if level is None else level)
+    return horizon_of(limits.value_at_risk_horizon, _candle(view.rules.timeframe), limits.assumed_volatility)
+
+
+@lru_cache(maxsize=8)
+def _candle(timeframe: str) -> timedelta:
+    return timeframe_duration(timeframe)
+
+
+def _after(order: EntryOrder, view: RiskView) -> Decimal:
+    """Return what the symbol of ``order`` would hold, USDT."""
+    return view.exposures.by_symbol.get(order.symbol, ZERO) + order.signed_size
 
 
 def _before_and_after(order: EntryOrder, view: RiskView) -> tuple[dict[str, float], dict[str, float]]:

@@ -27,6 +27,7 @@ class ReturnPanel:
         columns: Column of each symbol.
         returns: One row per candle that every symbol has, oldest first; fractions.
         covariance: Of the columns, per candle.
+        extremes: Of each symbol, the largest return without sign, and the deviation.
         correlation: Of the columns; a symbol that never moved has 1 with itself and 0 with others.
     """
 
@@ -34,6 +35,8 @@ class ReturnPanel:
     returns: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     covariance: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     correlation: Floats = field(default_factory=lambda: np.zeros((0, 0)))
+
+    extremes: Mapping[str, tuple[float, float]] = field(default_factory=lambda: MappingProxyType({}))
 
     def correlation_of(self, one: str, other: str) -> float | None:
         """Return the correlation of two symbols' returns, -1 to 1; None when it is not known."""
@@ -82,6 +85,7 @@ def panel_of(history: Mapping[str, PriceHistory]) -> ReturnPanel:
         returns=returns,
         covariance=covariance,
         correlation=_correlation(covariance),
+        extremes=MappingProxyType(dict(zip(known, _extremes(returns, covariance), strict=True))),
     )
 
 
@@ -90,6 +94,11 @@ def _common_times(series: Mapping[str, Mapping[datetime, Any]]) -> list[datetime
         return []
     first, *others = series.values()
     return [time for time in first if all(time in other for other in others)]
+
+
+def _extremes(returns: Floats, covariance: Floats) -> list[tuple[float, float]]:
+    largest, deviation = np.abs(returns).max(axis=0), np.sqrt(np.diag(covariance))
+    return [(float(one), float(other)) for one, other in zip(largest, deviation, strict=True)]
 
 
 def _correlation(covariance: Floats) -> Floats:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from decimal import Decimal
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -75,8 +76,9 @@ def tail_risk(exposures: Mapping[str, float], panel: ReturnPanel, horizon: Horiz
     quantile, shortfall = normal_tail(level)
     historical = historical_shortfall = deviation = 0.0
     if vector.any():
-        losses = worst_losses(panel.returns @ vector, level) * horizon.scale
-        historical, historical_shortfall = max(0.0, float(losses.min())), max(0.0, float(losses.mean()))
+        losses = worst_losses(panel.returns @ vector, level)
+        historical = max(0.0, min(losses)) * horizon.scale
+        historical_shortfall = max(0.0, sum(losses) / len(losses)) * horizon.scale
         deviation = portfolio_deviation(vector, panel.covariance) * horizon.scale
     blind = unknown * horizon.assumed_volatility
     return TailRisk(
@@ -88,10 +90,24 @@ def tail_risk(exposures: Mapping[str, float], panel: ReturnPanel, horizon: Horiz
     )
 
 
-def worst_losses(profits: Floats, level: float) -> Floats:
+def value_at_risk_ceiling(
+    exposures: Mapping[str, Decimal], panel: ReturnPanel, horizon: Horizon, level: float
+) -> float:
+    """Return what the value at risk cannot exceed, USDT: every symbol at its worst at once. Quick, for most orders."""
+    quantile, _ = normal_tail(level)
+    unknown = quantile * horizon.assumed_volatility
+    total = 0.0
+    for symbol, exposure in exposures.items():
+        extreme = panel.extremes.get(symbol)
+        worst = unknown if extreme is None else max(extreme[0], quantile * extreme[1]) * horizon.scale
+        total += abs(float(exposure)) * worst
+    return total
+
+
+def worst_losses(profits: Floats, level: float) -> list[float]:
     """Return the losses beyond ``level``: at least one, negative where even the worst was a profit."""
     count = max(1, math.floor(len(profits) * (1.0 - level) + 1e-9))
-    return -np.partition(profits, count - 1)[:count]
+    return [-float(profit) for profit in np.partition(profits, count - 1)[:count]]
 
 
 def portfolio_deviation(vector: Floats, covariance: Floats) -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 from services.exec_risk_service.domain.denials import DenialCode
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import first_reason, risk_view
+from services.exec_risk_service.domain.risk_report import risk_report
 from services.exec_risk_service.domain.sizing import quantity_for, size_cap
 from services.exec_risk_service.handlers.ledger import Ledger
 from shared.rpc.commands import ValidateRiskRequest, ValidateRiskResult
@@ -18,6 +20,10 @@ class RiskValidator:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+
+    def report(self) -> dict[str, Any]:
+        """Return the portfolio's risk and the limits in force; money in USDT."""
+        return risk_report(self._ledger.book, self._ledger.context())
 
     async def validate_risk(self, request: ValidateRiskRequest) -> ValidateRiskResult:
         """Return the verdict, the first reason against the trade, and the largest size that would pass."""
