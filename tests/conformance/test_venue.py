@@ -286,6 +286,7 @@ async def test_the_account_shows_wallet_and_positions(stage: Stage) -> None:
     assert (position.symbol, position.quantity) == (BTC, Decimal("-0.01"))
     assert position.entry_price == bid
     assert position.mark_price > 0
+    assert (position.leverage, position.is_isolated) == (7, False)
     assert stage.engine.position(BTC).leverage == 7
 
 

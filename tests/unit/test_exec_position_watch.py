@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -15,10 +16,10 @@ from services.exec_risk_service.domain.reports import LeverageChanged, MarginCal
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
 from shared.events.envelope import Event, EventMetadata
 from shared.events.v3 import RlDecisionPayload
-from shared.trading.orders import OrderStatus, OrderType
+from shared.trading.orders import OrderStatus, OrderType, Side
 from tests.support.exec_risk_checks import assert_sound, refolded
 from tests.support.exec_risk_desk import Desk, started_desk
-from tests.support.markets import BTC, Prices, flat
+from tests.support.markets import BTC, Prices, flat, market
 from tests.unit.test_exec_recorded import over_the_wire
 
 RISE: list[Prices] = [*flat(50_000, 2), (50_000, 50_400, 50_000, 50_400), *flat(50_400, 20)]
@@ -290,3 +291,26 @@ async def test_a_condition_that_fired_and_was_refused_means_a_market_exit() -> N
 
     assert alerts(desk) == [("STOP_NOT_PLACED", "CRITICAL")]
     assert desk.bus.of("position.closed")[0].exit_reason == "STOP_LOSS"
+
+
+async def test_auto_deleveraging_reduces_the_position_and_its_stop_and_is_told() -> None:
+    desk = await desk_with_position()
+    desk.venue.engine.place_order(market(Side.SELL, "0.004", client_order_id="adl_autoclose"))
+
+    await desk.settle()
+    await desk.tick()
+
+    assert [o.order_type for o in desk.bus.of("order.updated") if o.metadata["leg"] == "external"] == ["ADL"]
+    assert alerts(desk) == [("FORCED_CLOSE", "CRITICAL")]
+    assert "reduced by auto-deleveraging" in desk.bus.of("risk.alert")[0].message
+    assert desk.book.positions[BTC].size == Decimal("0.006")
+    assert_sound(desk)
+
+
+async def test_a_clock_of_another_market_makes_no_position_old() -> None:
+    desk = await desk_with_position()
+
+    await desk.service.ledger.apply(marked(desk, 50_100, time=desk.market_clock.now() + timedelta(days=300)))
+
+    assert desk.book.positions[BTC].exit is None
+    assert desk.book.positions[BTC].stop_price == Decimal("49000.5")

@@ -176,6 +176,7 @@ async def test_a_liquidation_is_named() -> None:
     await desk.settle()
 
     assert desk.bus.of("position.closed")[0].exit_reason == "LIQUIDATION"
+    assert [(a.alert_type, a.severity) for a in desk.bus.of("risk.alert")] == [("FORCED_CLOSE", "CRITICAL")]
     assert_sound(desk)
 
 

@@ -21,6 +21,7 @@ from shared.trading.positions import Fill, NetPosition, PositionChange, apply_fi
 
 #: Client ids that the exchange itself uses when it closes a position by force.
 _FORCED = ("autoclose-", "adl_autoclose", "settlement_autoclose-")
+_DELEVERAGED = "adl_autoclose"
 _LEG_REASONS = {Leg.STOP: ExitReason.STOP_LOSS, Leg.TAKE_PROFIT: ExitReason.TAKE_PROFIT}
 
 
@@ -49,6 +50,8 @@ def book_fill(turn: Turn, fill: Fill, order: Order | None) -> tuple[str, str]:
         settle(turn, order, cause)
     if closed is not None and closed.net.is_flat:
         _publish_closed(turn, closed, cause if closed.trace_id == trace else None)
+    if order is None and closed is not None and fill.client_order_id.startswith(_FORCED):
+        _alert_forced(turn, closed, fill, cause)
     if opened is not None and opened.origin is Origin.EXTERNAL:
         _alert_stranger(turn, opened, cause)
     return cause, trace
@@ -181,7 +184,8 @@ def _publish_trade(turn: Turn, fill: Fill, order: Order | None, trace: str) -> s
     if order is not None:
         return turn.publish_order(order, fill=fill)
     forced = fill.client_order_id.startswith(_FORCED)
-    payload = facts.stranger_order_updated(fill, "LIQUIDATION" if forced else "EXTERNAL")
+    kind = "ADL" if fill.client_order_id.startswith(_DELEVERAGED) else "LIQUIDATION"
+    payload = facts.stranger_order_updated(fill, kind if forced else "EXTERNAL")
     return turn.publish("order.updated", payload, trace_id=trace, causation_id=None)
 
 
@@ -273,6 +277,23 @@ def _alert_disbelief(turn: Turn, order: Order, cause: str) -> None:
             trace_id=order.provenance.trace_id,
             causation_id=cause,
         )
+
+
+def _alert_forced(turn: Turn, position: Position, fill: Fill, cause: str) -> None:
+    """The exchange closed by force: told when nothing is left, or when a part was what it wanted."""
+    is_part = fill.client_order_id.startswith(_DELEVERAGED)
+    if not position.net.is_flat and not is_part:
+        return
+    what = "reduced by auto-deleveraging" if is_part else "liquidated"
+    turn.alert(
+        "FORCED_CLOSE",
+        f"{position.symbol}: our position was {what} by the exchange, last {fill.quantity} at {fill.price}"
+        f" ({fill.client_order_id})",
+        severity="CRITICAL",
+        symbols=(position.symbol,),
+        trace_id=position.trace_id,
+        causation_id=cause,
+    )
 
 
 def _alert_stranger(turn: Turn, position: Position, cause: str) -> None:

@@ -19,6 +19,8 @@ from services.exec_risk_service.domain.upkeep import upkeep
 
 #: How long a margin call keeps entries back after it came; Binance repeats it while it holds.
 _MARGIN_CALL_HOLDS = timedelta(seconds=60)
+#: Longest time without a candle or trade that is believed.
+_CLOCK_GAP = timedelta(days=7)
 _WHO = "position-monitor"
 
 
@@ -27,24 +29,24 @@ def on_position_marked(turn: Turn, item: PositionMarked) -> None:
     position = turn.positions.get(item.symbol)
     if position is None or not position.is_announced:
         return
-    known = with_terms(position, item)
-    is_old = position.exit is None and item.time - position.opened_at >= turn.context.rules.max_holding
+    known, at = with_terms(position, item), _market_time(turn, item)
+    is_old = position.exit is None and at - position.opened_at >= turn.context.rules.max_holding
     news = _has_news(position, known, turn.context.now) or _is_worth_telling(turn, position, item)
     if not (news or is_old):
         return
     mark = turn.marks.get(item.symbol)
     # The mark keeps the time of its candle: the next one must not look old.
-    turn.marks[item.symbol] = Mark(item.mark_price, item.time if mark is None else mark.at, turn.context.now)
-    known = follow_market(turn, known.seen(item.mark_price), item.mark_price, item.time)
+    turn.marks[item.symbol] = Mark(item.mark_price, at if mark is None else mark.at, turn.context.now)
+    known = follow_market(turn, known.seen(item.mark_price), item.mark_price, at)
     known = replace(known, protection=replace(known.protection, told_at=turn.context.now))
     turn.save_position(known)
     publish_update(turn, known, item.mark_price, before=position)
     _tell_new_terms(turn, position, known)
     _tell_near_liquidation(turn, known, item.mark_price)
-    close_when_held_too_long(turn, item.symbol, item.time, position.cause_event_id)
-    turn.mark_equity(item.time)
+    close_when_held_too_long(turn, item.symbol, at, position.cause_event_id)
+    turn.mark_equity(at)
     turn.publish_account(trace_id=position.trace_id, causation_id=position.opened_event_id)
-    upkeep(turn, item.symbol, at=item.time)
+    upkeep(turn, item.symbol, at=at)
 
 
 def on_leverage_changed(turn: Turn, item: LeverageChanged) -> None:
@@ -105,6 +107,18 @@ def with_terms(position: Position, item: PositionMarked) -> Position:
     )
     leverage = position.leverage if item.leverage is None else item.leverage
     return replace(position, leverage=leverage, protection=guard)
+
+
+def _market_time(turn: Turn, item: PositionMarked) -> datetime:
+    """Return the market time of ``item``, or of the last price when the two cannot be of one market.
+
+    A price tells no time of its own here, so our clock says it; candles and trades carry the exchange's. When the clock
+    was not told where a recorded market began, they are months apart, and age says nothing about a position.
+    """
+    mark = turn.marks.get(item.symbol)
+    if mark is None or mark.at <= item.time <= mark.at + _CLOCK_GAP:
+        return item.time
+    return mark.at
 
 
 def _has_news(before: Position, after: Position, now: datetime) -> bool:
