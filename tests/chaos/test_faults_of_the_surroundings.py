@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from redis.asyncio import Redis
 
 from infrastructure.embedded.redis_server import EmbeddedRedis
 from infrastructure.paper_exchange.faults import Fault
@@ -108,6 +109,36 @@ async def test_row_34_without_redis_nothing_opens_the_stop_works_and_every_event
         await eventually(lambda: _is_stored_flat(stage), timeout=40, what="the exit in the record")
         assert stage.of("position.closed") == []
         await gate.open()
+
+        assert (await stage.told("position.closed"))[0].exit_reason == "STOP_LOSS"
+        await comes_to_rest(stage)
+        await stage.end()
+        await stage.assert_sound()
+    await server.stop()
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"),
+    [
+        pytest.param(("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), id="out_of_memory"),
+        pytest.param(("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), id="read_only"),
+    ],
+)
+async def test_row_35_a_redis_that_takes_nothing_is_as_good_as_away(
+    database_url: str, tmp_path: Path, server_folder: Path, break_it: tuple[str, ...], mend_it: tuple[str, ...]
+) -> None:
+    server = EmbeddedRedis(server_folder / f"redis-{break_it[0].lower()}")
+    await server.start()
+    async with account_stage(server.url, database_url, tmp_path) as stage, Redis.from_url(server.url) as client:
+        await stage.launch()
+        await opened(stage)
+        await client.execute_command(*break_it)
+
+        stage.engine.advance_to(START + timedelta(minutes=5))
+        stage.exchange.live.send_events()
+        await stage.orders_rest(0)
+        await eventually(lambda: _is_stored_flat(stage), timeout=40, what="the exit in the record")
+        await client.execute_command(*mend_it)
 
         assert (await stage.told("position.closed"))[0].exit_reason == "STOP_LOSS"
         await comes_to_rest(stage)
