@@ -44,6 +44,17 @@ def test_resting_exits_may_not_add_up_to_more_than_the_position() -> None:
     assert engine.place_order(market(Side.SELL, "0.1", reduce_only=True)).executed == Decimal("0.1"), "exits now win"
 
 
+def test_a_resting_exit_fills_no_more_than_what_is_left() -> None:
+    engine = engine_on([*flat(100_000.0, 1), (100_000.0, 101_500.0, 100_000.0, 101_500.0), *flat(101_500.0, 2)])
+    engine.place_order(market(Side.BUY, "0.1"))
+    exit_order = engine.place_order(limit(Side.SELL, "0.1", "101000", reduce_only=True))
+    engine.place_order(market(Side.SELL, "0.04"))
+    engine.advance_to(after(3))
+    ended = engine.order(BTC, order_id=exit_order.order_id)
+    assert (ended.status, ended.executed) == (OrderStatus.EXPIRED, Decimal("0.06"))
+    assert engine.position(BTC).quantity == 0
+
+
 def test_resting_exits_expire_when_the_position_goes() -> None:
     engine = engine_on(flat(100_000.0, 5))
     engine.place_order(market(Side.BUY, "0.1"))
