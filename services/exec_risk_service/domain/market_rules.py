@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from services.exec_risk_service.domain.book import Mark
 from services.exec_risk_service.domain.exit_rules import follow_market, publish_update
+from services.exec_risk_service.domain.hedging import consider_hedge
 from services.exec_risk_service.domain.inputs import CandleClosed, HistoryObserved
 from services.exec_risk_service.domain.positions import ExitPlan, ExitReason, Origin, Position
 from services.exec_risk_service.domain.step import Turn
@@ -32,6 +33,7 @@ def on_candle(turn: Turn, item: CandleClosed) -> None:
     turn.mark_equity(candle.close_time)
     turn.publish_account(trace_id=item.cause.trace_id, causation_id=item.cause.event_id)
     upkeep(turn, candle.symbol, at=candle.close_time, urgent=True)
+    consider_hedge(turn, item.cause, candle.symbol, candle.close_time)
 
 
 def on_history(turn: Turn, item: HistoryObserved) -> None:

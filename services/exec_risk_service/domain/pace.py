@@ -29,11 +29,13 @@ class Pace:
         spent: Entries taken out of the bucket and not refilled yet, as of ``spent_at``.
         spent_at: Time of the last entry; None before the first.
         closes: Newest close by symbol.
+        hedge_proposed: A hedge was proposed and the exposure has not come back below the trigger.
     """
 
     spent: Decimal = ZERO
     spent_at: datetime | None = None
     closes: Mapping[str, LastClose] = field(default_factory=lambda: MappingProxyType({}))
+    hedge_proposed: bool = False
 
     def room(self, at: datetime, per_minute: int) -> Decimal:
         """Return how many entries the bucket holds at ``at``, at most ``per_minute``."""

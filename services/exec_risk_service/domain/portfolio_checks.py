@@ -142,7 +142,7 @@ def within_effective_exposure(order: EntryOrder, view: RiskView) -> Denial | Non
         return None  # no correlation makes the portfolio larger than its gross value
     before, after = _before_and_after(order, view)
     value = effective_exposure(after, view.panel)
-    denial = _above("effective exposure", _cents(value), limit, view, DenialCode.EFFECTIVE_EXPOSURE_TOO_LARGE)
+    denial = _above("effective exposure", cents(value), limit, view, DenialCode.EFFECTIVE_EXPOSURE_TOO_LARGE)
     return denial if denial is not None and value > effective_exposure(before, view.panel) else None
 
 
@@ -155,10 +155,10 @@ def within_value_at_risk(order: EntryOrder, view: RiskView) -> Denial | None:
     if value_at_risk_ceiling(exposures, view.panel, _horizon(view), limits.value_at_risk_level) <= limit:
         return None
     before, after = _before_and_after(order, view)
-    value = _cents(portfolio_risk(after, view).value_at_risk)
+    value = cents(portfolio_risk(after, view).value_at_risk)
     if value <= limit:
         return None
-    marginal = value - _cents(portfolio_risk(before, view).value_at_risk)
+    marginal = value - cents(portfolio_risk(before, view).value_at_risk)
     if marginal <= 0:
         return None
     hours = limits.value_at_risk_horizon.total_seconds() / 3600
@@ -203,7 +203,7 @@ def _above(name: str, value: Decimal, limit: Decimal, view: RiskView, code: Deni
     return Denial(code, f"{name} would be {value:.2f} USD, {times:.2f} times equity; limit {limit:g} times")
 
 
-def _cents(value: float) -> Decimal:
+def cents(value: float) -> Decimal:
     """Return ``value`` to the cent: the last bits of floats must not decide."""
     return Decimal(repr(round(value, 2)))
 
