@@ -349,7 +349,8 @@ class Reconciler:
         )
 
     def _can_move(self, order: Order) -> bool:
-        rests = order.order_type.is_algo and order.status is OrderStatus.NEW and not order.misses_fills
+        waits = order.order_type.is_algo or order.rests  # for a price: a difference that stays is not its doing
+        rests = waits and order.status is OrderStatus.NEW and not order.misses_fills
         return order.status is not OrderStatus.INITIALIZED and not rests
 
     def _is_overdue(self, order: Order) -> bool:
