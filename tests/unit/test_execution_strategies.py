@@ -14,7 +14,7 @@ from services.exec_risk_service.domain.executions import Execution, Strategy
 from services.exec_risk_service.domain.orders import Leg
 from services.exec_risk_service.domain.positions import ExitReason
 from services.exec_risk_service.domain.rules import Rules
-from shared.errors import OutcomeUnknownError
+from shared.errors import ConnectionLostError, OutcomeUnknownError
 from shared.trading.orders import OrderStatus, TimeInForce
 from shared.trading.policy import DEFAULT_POLICIES, Fraction, PolicyState, RiskMode
 from tests.support.exec_risk_checks import assert_sound, refolded
@@ -321,3 +321,17 @@ async def test_a_limit_order_that_fills_in_part_and_then_falls_silent_is_taken_b
     assert 0 < filled < entry.quantity
     await desk.tick(2.0)
     assert_sound(desk)
+
+
+async def test_a_limit_order_that_rests_is_not_asked_for_all_the_time() -> None:
+    desk = await desk_for_large_orders(RISE)
+    await run(desk, 30)
+    await desk.ask("BUY", position_size_usd=1000.0, execution_strategy="LIMIT", urgency="LOW")
+    questions = [ConnectionLostError("not asked") for _ in range(9)]
+    desk.venue.before["find"] = list(questions)
+
+    for _ in range(8):
+        await desk.tick(1.0)
+
+    assert desk.venue.before["find"] == questions
+    assert desk.venue.engine.open_orders(BTC)
