@@ -87,6 +87,7 @@ def carry_out(
         seen = replace(seen, now=moment, quote=quotes(moment))
         if moment >= seen.ends_at:
             break
+        seen = _met(seen, sent, fill_share(len(sent)))
         planned = planner(seen)
         if isinstance(planned, GiveUp):
             break
@@ -95,6 +96,16 @@ def carry_out(
         elif isinstance(planned, Send):
             seen = _accepted(seen, planned.child, sent, fill_share(len(sent)))
     return seen, sent, planned
+
+
+def _met(seen: SliceView, sent: list[Sent], share: Decimal) -> SliceView:
+    """Fill ``share`` of the child that rests where the market came to it."""
+    if seen.resting is None or not sent or not _reaches(seen, sent[-1].child):
+        return seen
+    open_quantity = sent[-1].child.quantity - sent[-1].filled
+    got = seen.on_grid(open_quantity * share)
+    sent[-1] = replace(sent[-1], filled=sent[-1].filled + got)
+    return replace(seen, filled=seen.filled + got, resting=seen.resting if got < open_quantity else None)
 
 
 def _accepted(seen: SliceView, child: ChildOrder, sent: list[Sent], share: Decimal) -> SliceView:
