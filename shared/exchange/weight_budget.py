@@ -22,7 +22,7 @@ WEIGHT_LIMIT = 2400
 #: How far each priority may go, a share of the limit. The rest is the reserve of those above it; exits may go to the
 #: end, and a little is left for what nobody counted.
 SHARES: Mapping[Priority, float] = MappingProxyType(
-    {Priority.MARKET: 0.5, Priority.ACCOUNT: 0.75, Priority.ENTRY: 0.85, Priority.EXIT: 1.0}
+    {Priority.MARKET: 0.5, Priority.ACCOUNT: 0.8, Priority.ENTRY: 0.9, Priority.EXIT: 1.0}
 )
 #: Share of the limit that one process takes for itself while it cannot count together with the others.
 ALONE_SHARE = 0.25

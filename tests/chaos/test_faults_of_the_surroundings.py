@@ -49,10 +49,16 @@ async def test_row_27_a_clock_that_is_wrong_opens_nothing_until_it_is_right(stag
     assert stage.engine.fills(BTC) == []
     await eventually(lambda: _clock_is_right(stage), timeout=30, what="the right time")
     await eventually(stage.is_healthy, timeout=60, what="health once the clock is right")
+    await eventually(lambda: _trades_again(stage), timeout=60, what="entries let through again")
     await comes_to_rest(stage)
     await opened(stage)
     await stage.end()
     await stage.assert_sound()
+
+
+def _trades_again(stage: AccountStage) -> bool:
+    changes = stage.of("trading_state.changed")
+    return len(changes) > 1 and changes[-1].current == "ACTIVE"
 
 
 async def test_row_28_at_the_limit_entries_wait_and_the_account_is_sound(stage: AccountStage) -> None:

@@ -70,10 +70,10 @@ async def test_services_count_together_and_candles_stop_first(redis: RedisConnec
 
 async def test_looks_at_the_account_stop_before_exits_do(redis: RedisConnection, clock: ManualClock) -> None:
     gate = RequestGate(SCOPE, clock=clock, redis=redis)
-    for _ in range(60):
+    for _ in range(64):
         await gate.admit(INCOME)
 
-    with pytest.raises(ConnectionLostError, match=r"GET income: not sent, 1800 of 2400 weight .* in 60 s"):
+    with pytest.raises(ConnectionLostError, match=r"GET income: not sent, 1920 of 2400 weight .* in 60 s"):
         await gate.admit(INCOME)
     for request in (EXIT, CANCEL, ENTRY):
         await gate.admit(request)
@@ -83,11 +83,11 @@ async def test_what_the_exchange_says_corrects_the_count_of_all(redis: RedisConn
     ai, risk = (RequestGate(SCOPE, clock=clock, redis=redis) for _ in range(2))
     await ai.admit(CANDLES)
 
-    await ai.answered(CANDLES, answer(200), {"X-MBX-USED-WEIGHT-1M": "1790"})
+    await ai.answered(CANDLES, answer(200), {"X-MBX-USED-WEIGHT-1M": "1900"})
 
     with pytest.raises(ConnectionLostError, match="not sent"):
         await risk.admit(INCOME)
-    assert risk.budget.used == 1790
+    assert risk.budget.used == 1900
 
 
 async def test_cancels_count_although_they_never_wait(redis: RedisConnection, clock: ManualClock) -> None:
@@ -104,7 +104,7 @@ async def test_cancels_count_although_they_never_wait(redis: RedisConnection, cl
 async def test_without_redis_a_process_keeps_to_a_quarter(clock: ManualClock) -> None:
     away = RedisConnection("redis://127.0.0.1:1", clock=SystemClock())
     gate = RequestGate(SCOPE, clock=clock, redis=away)
-    for _ in range(15):  # 450 of 2400: three quarters of a quarter
+    for _ in range(16):  # 480 of 2400: four fifths of a quarter
         await gate.admit(INCOME)
 
     with pytest.raises(ConnectionLostError, match="not sent"):

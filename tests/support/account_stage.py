@@ -242,7 +242,7 @@ async def account_stage(
             "QT_RUN_ID": "test",
             "QT_PORT": str(port),
             "QT_STATE_DIR": str(state),
-            "POSITION_CHECK_INTERVAL_SECONDS": "2",
+            "POSITION_CHECK_INTERVAL_SECONDS": "5",  # one comparison costs about 125 of 2400 weight per minute
             "QT_API_TOKEN": TOKEN,
         }
         database = await asyncpg.connect(database_url)
