@@ -12,7 +12,9 @@ from infrastructure.paper_exchange.matching_engine import MatchingEngine
 from infrastructure.paper_exchange.records import OrderRequest
 from infrastructure.paper_exchange.synthetic_candles import SyntheticCandleSource
 from services.exec_risk_service.adapters.memory_journal import MemoryJournal, MemoryStore
+from services.exec_risk_service.domain.governor_rules import GovernorRules
 from services.exec_risk_service.domain.reports import OrderReport, Reconnected, VenueReport
+from services.exec_risk_service.domain.rules import Rules
 from shared.clock import ManualClock
 from shared.errors import ConnectionLostError, OrderRejectedError, OutcomeUnknownError
 from shared.trading.orders import OrderType, Side
@@ -22,6 +24,8 @@ from tests.support.markets import START
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT")
 LOST = OutcomeUnknownError("HTTP 503 unknown", http_status=503)
+#: Random trading loses five times in a row within the hour: nobody stops it here.
+RULES = Rules(governor=GovernorRules(is_enabled=False))
 REFUSALS = (
     OrderRejectedError("code -2019", code=-2019, http_status=400),
     OrderRejectedError("code -1008", code=-1008, http_status=503),
@@ -38,7 +42,7 @@ class Chaos:
         source = SyntheticCandleSource(seed, SYMBOLS, "1m")
         engine = MatchingEngine(source, start=START, wallet=Decimal(10_000))
         store = MemoryStore()
-        self.desk = Desk(FaultyVenue(engine), MemoryJournal(store), store, market_clock=ManualClock(START))
+        self.desk = Desk(FaultyVenue(engine), MemoryJournal(store), store, market_clock=ManualClock(START), rules=RULES)
 
     async def live(self, minutes: int) -> None:
         await self.desk.start()
@@ -141,7 +145,7 @@ async def test_whatever_happens_the_books_agree_in_the_end(seed: int) -> None:
     mismatches = [a.message for a in desk.bus.of("risk.alert") if a.alert_type.endswith("MISMATCH")]
     assert not mismatches, "what the exchange lists must explain everything"
     assert_sound(desk)
-    book, _ = refolded([*desk.neighbours, *desk.bus.events], await desk.venue.instruments())
+    book, _ = refolded([*desk.neighbours, *desk.bus.events], await desk.venue.instruments(), RULES)
     assert {**book.orders} == {**desk.book.orders}
     assert {**book.positions} == {**desk.book.positions}
     assert book.cash == desk.book.cash

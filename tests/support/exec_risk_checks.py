@@ -82,13 +82,15 @@ def assert_one_tree_per_trace(events: Sequence[Event[Any]], *, in_order: bool = 
         seen.add(event.metadata.event_id)
 
 
-def refolded(events: Sequence[Event[Any]], instruments: Mapping[str, Instrument]) -> tuple[Book, list[Step]]:
-    """Fold the inputs that ``events`` recorded; return the last book and all steps."""
+def refolded(
+    events: Sequence[Event[Any]], instruments: Mapping[str, Instrument], rules: Rules | None = None
+) -> tuple[Book, list[Step]]:
+    """Fold the inputs that ``events`` recorded under ``rules``; return the last book and all steps."""
     book, steps = Book(ACCOUNT), []
     for recorded in recorded_inputs(events):
         assert recorded.policy_mode is NORMAL.mode
         book = replace(book, step=recorded.step - 1)  # steps that only moved a reading point tell no event
-        step = decide(book, recorded.item, recorded.context(Rules(), NORMAL, instruments))
+        step = decide(book, recorded.item, recorded.context(rules or Rules(), NORMAL, instruments))
         assert step is not None
         steps.append(step)
         book = step.book
