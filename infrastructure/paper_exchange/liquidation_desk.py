@@ -62,6 +62,10 @@ class LiquidationDesk:
                 return True
         return _is_low(cross_balance, cross_maintenance)
 
+    def forget_calls(self) -> None:
+        """Note that no margin is low, so that the next time it is, a call goes out again."""
+        self._called.clear()
+
     def check(self, now: datetime) -> None:
         """Call for margin and liquidate where the present mark prices demand it."""
         for leg in self._held():

@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
 
 from infrastructure.paper_exchange.account import Account
 from infrastructure.paper_exchange.account_desk import AccountDesk
 from infrastructure.paper_exchange.algo_desk import AlgoDesk
-from infrastructure.paper_exchange.candle_feed import CandleFeed
-from infrastructure.paper_exchange.candle_path import STEPS
 from infrastructure.paper_exchange.candle_port import CandleSource
 from infrastructure.paper_exchange.contracts import Contract, contract_for
 from infrastructure.paper_exchange.funding import FundingClock, rate_at
-from infrastructure.paper_exchange.klines import aggregate, slot_start
 from infrastructure.paper_exchange.liquidation_desk import LiquidationDesk
 from infrastructure.paper_exchange.market import LEVELS, Market
 from infrastructure.paper_exchange.modes import MarginType, PositionSide, SymbolStatus
 from infrastructure.paper_exchange.order_desk import OrderDesk
+from infrastructure.paper_exchange.playback import Playback, opening_price
 from infrastructure.paper_exchange.records import (
     AccountRecord,
     AlgoRecord,
@@ -43,11 +41,10 @@ from infrastructure.paper_exchange.records import (
     Trade,
 )
 from infrastructure.paper_exchange.refusals import refusal
-from infrastructure.paper_exchange.tape import trades_at
+from infrastructure.paper_exchange.trading_floor import TradingFloor
 from infrastructure.paper_exchange.user_events import UserEvent
-from shared.errors import ConfigurationError, OrderRejectedError
+from shared.errors import OrderRejectedError
 from shared.trading.candles import Candle
-from shared.trading.instruments import timeframe_duration
 from shared.trading.orders import Side
 
 T = TypeVar("T")
@@ -80,49 +77,38 @@ class MatchingEngine:
         seed: int = 1,
     ) -> None:
         self._source = source
-        self._slot_length: timedelta = timeframe_duration(source.timeframe)
-        self._step_length = self._slot_length / STEPS
-        self._slot = slot_start(start, self._slot_length)
-        self._step = int((start - self._slot) / self._step_length)
-        self._now = start
-        self._seed = seed
         self._events: list[UserEvent] = []
         self._contracts = {
-            symbol: (contracts or {}).get(symbol) or contract_for(symbol, self._price_at_start(symbol, start))
+            symbol: (contracts or {}).get(symbol) or contract_for(symbol, opening_price(source, symbol, start))
             for symbol in source.symbols
         }
-        self._feeds = {
-            symbol: CandleFeed(source, symbol, contract.instrument.tick_size, seed)
-            for symbol, contract in self._contracts.items()
-        }
-        self._markets = {symbol: Market(contract) for symbol, contract in self._contracts.items()}
+        self._playback = Playback(source, self._contracts, start, seed)
+        self._markets = self._playback.markets
         self._account = Account(self._contracts, wallet, start)
-        self._orders = OrderDesk(self._markets, self._account, self._events.append)
-        self._algos = AlgoDesk(self._markets, self._account, self._orders, self._events.append)
-        self._liquidations = LiquidationDesk(self._markets, self._account, self._orders, self._events.append)
+        tell = self._events.append
+        self._orders = OrderDesk(self._markets, self._account, tell)
+        self._algos = AlgoDesk(self._markets, self._account, self._orders, tell)
+        self._liquidations = LiquidationDesk(self._markets, self._account, self._orders, tell)
         self._value = self._orders.valuation
-        self._settings = AccountDesk(
-            self._markets, self._account, self._value, self._has_open_orders, self._events.append
-        )
+        self._settings = AccountDesk(self._markets, self._account, self._value, self._has_open_orders, tell)
         self._funding = FundingClock(self._contracts, start)
-        self._move_markets()
-
-    def _price_at_start(self, symbol: str, start: datetime) -> float:
-        candles = self._source.candles(symbol, self._slot, self._slot + self._slot_length)
-        if not candles:
-            first, last = self._source.first_open(symbol), self._source.last_open(symbol)
-            raise ConfigurationError(
-                f"{symbol} has no candle at the market start {start.isoformat()}; "
-                f"its candles run from {first.isoformat()} to {last.isoformat() if last else 'no end'}"
-            )
-        return candles[0].open
+        self._floor = TradingFloor(
+            source,
+            self._contracts,
+            self._account,
+            orders=self._orders,
+            algos=self._algos,
+            settings=self._settings,
+            liquidations=self._liquidations,
+            funding=self._funding,
+        )
 
     # -- time ------------------------------------------------------------------------------------------------------
 
     @property
     def now(self) -> datetime:
         """Market time."""
-        return self._now
+        return self._playback.now
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -136,74 +122,12 @@ class MatchingEngine:
     @property
     def is_exhausted(self) -> bool:
         """True when the candles have ended: prices stand still, time goes on."""
-        return self._step >= STEPS - 1 and not self._has_slot(self._slot + self._slot_length)
+        return self._playback.is_exhausted
 
     def advance_to(self, moment: datetime) -> None:
         """Play the market up to ``moment`` (never back): prices, triggers, fills and funding in order of time."""
-        while self._slot + self._slot_length <= moment:
-            self._play(STEPS - 1)
-            following = self._slot + self._slot_length
-            if not self._has_slot(following):
-                break
-            self._slot, self._step = following, -1
-        self._play(min(STEPS - 1, int((moment - self._slot) / self._step_length)))
-        self._now = max(self._now, moment)
-        self._expire_due()
-
-    def _has_slot(self, open_time: datetime) -> bool:
-        return all(feed.path(open_time) is not None for feed in self._feeds.values())
-
-    def _play(self, last: int) -> None:
-        """Play the current candles up to step ``last``; jump where nothing can happen on the way."""
-        first = self._step + 1
-        if first > last:
-            return
-        touched = [symbol for symbol in self._markets if self._can_act(symbol)]
-        is_quiet = not (touched or self._must_watch_margin() or self._funding.is_due(self._step_time(last)))
-        for step in (last,) if is_quiet else range(first, last + 1):
-            self._step = step
-            self._now = max(self._now, self._step_time(step))
-            self._move_markets()
-            self._expire_due()
-            self._settle_due_funding()
-            for symbol in touched:
-                self._algos.trigger(symbol, self._now)
-                self._orders.match(symbol, self._now)
-            self._liquidations.check(self._now)
-
-    def _step_time(self, step: int) -> datetime:
-        return self._slot + self._step_length * step
-
-    def _can_act(self, symbol: str) -> bool:
-        if not self._contracts[symbol].status.trades:
-            return False
-        low, high = self._price_range(symbol)
-        return self._orders.may_fill(symbol, low, high) or self._algos.may_trigger(symbol, low, high)
-
-    def _must_watch_margin(self) -> bool:
-        return self._liquidations.is_endangered({symbol: self._price_range(symbol) for symbol in self._markets})
-
-    def _price_range(self, symbol: str) -> tuple[Decimal, Decimal]:
-        """Return the lowest and the highest price of the current candle, USDT; the mark price stays within."""
-        path = self._feeds[symbol].path(self._slot)
-        assert path is not None, "a slot is entered only when every symbol has its candle"
-        tick = self._contracts[symbol].instrument.tick_size
-        return path.low * tick, path.high * tick
-
-    def _expire_due(self) -> None:
-        for symbol in self._markets:
-            self._orders.expire_due(symbol, self._now)
-            self._algos.expire_due(symbol, self._now)
-
-    def _settle_due_funding(self) -> None:
-        for symbol, moment in self._funding.take_due(self._now):
-            self._settings.settle_funding(symbol, self.funding_rate(symbol, moment), self._now)
-
-    def _move_markets(self) -> None:
-        for symbol, market in self._markets.items():
-            path = self._feeds[symbol].path(self._slot)
-            assert path is not None, "a slot is entered only when every symbol has its candle"
-            market.move_to(path, self._step)
+        self._playback.advance_to(moment, self._floor)
+        self._floor.expire_due(self.now)
 
     # -- orders ----------------------------------------------------------------------------------------------------
 
@@ -214,7 +138,7 @@ class MatchingEngine:
             OrderRejectedError: With Binance's code and text; nothing was changed.
         """
         self._market(request.symbol)
-        return self._orders.place(request, self._now)
+        return self._orders.place(request, self.now)
 
     def place_orders(self, requests: Iterable[OrderRequest]) -> list[OrderRecord | OrderRejectedError]:
         """Place one order after the other and return, for each, what became of it or why it was refused."""
@@ -227,7 +151,7 @@ class MatchingEngine:
             OrderRejectedError: -2013 it is not open, -5027 nothing would change, or as for a new order.
         """
         order = self._open_order(change.symbol, change.order_id, change.client_order_id, code=-2013)
-        return self._orders.amend(order, change, self._now)
+        return self._orders.amend(order, change, self.now)
 
     def amend_orders(self, changes: Iterable[OrderChange]) -> list[OrderRecord | OrderRejectedError]:
         """Change one order after the other and return, for each, what became of it or why it was refused."""
@@ -268,7 +192,7 @@ class MatchingEngine:
         Raises:
             OrderRejectedError: -2011, it is unknown or no longer open.
         """
-        return self._orders.cancel(self._open_order(symbol, order_id, client_order_id, code=-2011), self._now)
+        return self._orders.cancel(self._open_order(symbol, order_id, client_order_id, code=-2011), self.now)
 
     def cancel_orders(
         self, symbol: str, *, order_ids: Iterable[int] = (), client_order_ids: Iterable[str] = ()
@@ -291,7 +215,7 @@ class MatchingEngine:
 
     def cancel_open_orders(self, symbol: str) -> list[OrderRecord]:
         """Cancel every resting regular order of ``symbol``; conditional ones stay."""
-        return [self._orders.cancel(order, self._now) for order in self.open_orders(symbol)]
+        return [self._orders.cancel(order, self.now) for order in self.open_orders(symbol)]
 
     def place_algo(self, request: AlgoRequest) -> AlgoRecord:
         """Accept a conditional order.
@@ -300,7 +224,7 @@ class MatchingEngine:
             OrderRejectedError: With Binance's code and text; nothing was changed.
         """
         self._market(request.symbol)
-        return self._algos.place(request, self._now)
+        return self._algos.place(request, self.now)
 
     def algo(self, *, algo_id: int | None = None, client_algo_id: str | None = None) -> AlgoRecord:
         """Return one conditional order.
@@ -330,12 +254,12 @@ class MatchingEngine:
         """
         for algo in self.open_algos():
             if algo.algo_id == algo_id or (algo_id is None and algo.client_algo_id == client_algo_id):
-                return self._algos.cancel(algo, self._now)
+                return self._algos.cancel(algo, self.now)
         raise refusal(-2011)
 
     def cancel_open_algos(self, symbol: str) -> list[AlgoRecord]:
         """Cancel every untriggered conditional order of ``symbol``."""
-        return [self._algos.cancel(algo, self._now) for algo in self.open_algos(symbol)]
+        return [self._algos.cancel(algo, self.now) for algo in self.open_algos(symbol)]
 
     # -- account ---------------------------------------------------------------------------------------------------
 
@@ -362,7 +286,7 @@ class MatchingEngine:
         Raises:
             OrderRejectedError: -4046 nothing to change, -4047 there are open orders, -4048 there is a position.
         """
-        self._settings.set_margin_type(self.contract(symbol).symbol, margin_type, self._now)
+        self._settings.set_margin_type(self.contract(symbol).symbol, margin_type, self.now)
 
     def leverage(self, symbol: str) -> int:
         """Return the leverage of ``symbol``."""
@@ -375,7 +299,7 @@ class MatchingEngine:
             OrderRejectedError: -4028 out of range, -2027 the position is too large for it, -2028 the balance too small,
                 -4161 lowered with an isolated position.
         """
-        self._settings.set_leverage(self.contract(symbol).symbol, leverage, self._now)
+        self._settings.set_leverage(self.contract(symbol).symbol, leverage, self.now)
 
     def adjust_margin(
         self, symbol: str, amount: Decimal, *, add: bool, position_side: PositionSide = PositionSide.BOTH
@@ -386,7 +310,7 @@ class MatchingEngine:
             OrderRejectedError: -4049 it is cross-margined, -4050 and -4051 there is not enough, -4054 it is flat,
                 -4055 the amount is not above 0, -4061 the side does not suit the mode.
         """
-        self._settings.adjust_margin(self.contract(symbol).symbol, position_side, amount, self._now, add=add)
+        self._settings.adjust_margin(self.contract(symbol).symbol, position_side, amount, self.now, add=add)
 
     def margin_changes(self, symbol: str) -> list[MarginChange]:
         """Return the moves of isolated margin of ``symbol``, oldest first."""
@@ -395,11 +319,11 @@ class MatchingEngine:
 
     def deposit(self, amount: Decimal) -> None:
         """Pay ``amount`` USDT into the wallet (-4055 when it is not above 0)."""
-        self._settings.deposit(amount, self._now)
+        self._settings.deposit(amount, self.now)
 
     def withdraw(self, amount: Decimal) -> None:
         """Take ``amount`` USDT out of the wallet (-2018 when more than is free)."""
-        self._settings.withdraw(amount, self._now)
+        self._settings.withdraw(amount, self.now)
 
     def position(self, symbol: str, position_side: PositionSide = PositionSide.BOTH) -> PositionRecord:
         """Return one position of ``symbol``, also when it is flat."""
@@ -436,20 +360,20 @@ class MatchingEngine:
     def liquidate(self, symbol: str, position_side: PositionSide = PositionSide.BOTH) -> OrderRecord | None:
         """Liquidate a position now, whatever its margin; None when it is flat."""
         self._market(symbol)
-        return self._liquidations.liquidate(symbol, position_side, self._now)
+        return self._liquidations.liquidate(symbol, position_side, self.now)
 
     def deleverage(
         self, symbol: str, position_side: PositionSide = PositionSide.BOTH, share: Decimal = Decimal(1)
     ) -> OrderRecord | None:
         """Take ``share`` of a position at the mark price, as auto-deleveraging does; None when it is flat."""
         self._market(symbol)
-        return self._liquidations.deleverage(symbol, position_side, share, self._now)
+        return self._liquidations.deleverage(symbol, position_side, share, self.now)
 
     def delist(self, symbol: str) -> list[OrderRecord]:
         """Close a symbol for good: its orders go, its positions are settled at the mark price."""
         contract = self.contract(symbol)
-        orders = self._liquidations.settle(symbol, self._now)
-        self._algos.expire_all(symbol, self._now)
+        orders = self._liquidations.settle(symbol, self.now)
+        self._algos.expire_all(symbol, self.now)
         self.replace_contract(replace(contract, status=SymbolStatus.CLOSE))
         return orders
 
@@ -464,18 +388,16 @@ class MatchingEngine:
         """Change filters, fees, funding interval or status of a symbol from now on."""
         symbol = contract.symbol
         before = self.contract(symbol)
-        self._contracts[symbol] = self._markets[symbol].contract = contract
+        self._contracts[symbol] = contract
+        self._playback.change_contract(contract)
         if contract.funding_interval != before.funding_interval:
-            self._funding.restart(symbol, self._now)
-        if contract.instrument.tick_size != before.instrument.tick_size:
-            self._feeds[symbol] = CandleFeed(self._source, symbol, contract.instrument.tick_size, self._seed)
-            self._move_markets()
+            self._funding.restart(symbol, self.now)
 
     def settle_funding(self, symbol: str, rate: Decimal | None = None) -> None:
         """Settle funding of one symbol now, at ``rate`` or at that of its next settlement."""
         self._market(symbol)
         due = self._funding.next_time(symbol)
-        self._settings.settle_funding(symbol, self.funding_rate(symbol, due) if rate is None else rate, self._now)
+        self._settings.settle_funding(symbol, self.funding_rate(symbol, due) if rate is None else rate, self.now)
 
     def ration_next(self, share: Decimal | None) -> None:
         """Let the next order fill by ``share`` of its quantity until ``ration_more`` allows more; None ends that."""
@@ -484,7 +406,7 @@ class MatchingEngine:
     def ration_more(self, symbol: str, order_id: int, share: Decimal) -> bool:
         """Allow a rationed order one more ``share`` now; tell whether it is still rationed."""
         self._market(symbol)
-        return self._orders.ration_more(symbol, order_id, share, self._now)
+        return self._orders.ration_more(symbol, order_id, share, self.now)
 
     def set_trigger_gate(self, gate: Callable[[AlgoRecord], OrderRejectedError | None]) -> None:
         """Let ``gate`` refuse the orders of conditions that come true."""
@@ -499,7 +421,7 @@ class MatchingEngine:
     def books(self) -> Books:
         """Return everything the exchange knows about the account."""
         return Books(
-            time=self._now,
+            time=self.now,
             wallet_start=self._account.deposit,
             wallet=self._account.wallet,
             orders=tuple(self._orders.all_orders()),
@@ -524,7 +446,7 @@ class MatchingEngine:
         market = self._market(symbol)
         return Quote(
             symbol=symbol,
-            time=self._now,
+            time=self.now,
             last=market.last,
             mark=market.mark,
             bid=market.best(Side.SELL),
@@ -548,16 +470,7 @@ class MatchingEngine:
 
     def trades(self, symbol: str, after: datetime, until: datetime) -> list[Trade]:
         """Return the trades with ``after < time <= until``, oldest first, as far as the market has been played."""
-        instrument = self.contract(symbol).instrument
-        until = min(until, self._now)
-        found: list[Trade] = []
-        slot = slot_start(max(after, self._source.first_open(symbol)), self._slot_length)
-        while slot <= min(until, self._slot) and (path := self._feeds[symbol].path(slot)) is not None:
-            first, last = (int((moment - slot) / self._step_length) for moment in (after, until))
-            for step in range(max(0, first), min(STEPS - 1, last) + 1):
-                found += [trade for trade in trades_at(path, step, instrument) if after < trade.time <= until]
-            slot += self._slot_length
-        return found
+        return self._playback.trades(self.contract(symbol).symbol, after, until)
 
     def first_open(self, symbol: str) -> datetime:
         """Return the open time of the oldest candle of ``symbol``."""
@@ -569,14 +482,10 @@ class MatchingEngine:
         Raises:
             OrderRejectedError: -1120, ``timeframe`` is finer than or no multiple of the market's own.
         """
-        market = self._market(symbol)
-        length = timeframe_duration(timeframe)
-        if length % self._slot_length:
+        self._market(symbol)
+        if not self._playback.has_timeframe(timeframe):
             raise refusal(-1120)
-        first = max(slot_start(start, length), self._source.first_open(symbol))
-        closed = self._source.candles(symbol, first, min(slot_start(end, length) + length, self._slot))
-        known = [*closed, market.forming_candle] if end > self._slot else closed
-        return [candle for candle in aggregate(known, timeframe) if start <= candle.open_time < end]
+        return self._playback.candles(symbol, timeframe, start, end)
 
     def _market(self, symbol: str) -> Market:
         try:

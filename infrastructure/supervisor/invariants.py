@@ -66,7 +66,11 @@ class ExchangeAlgo:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeBooks:
-    """What the exchange knows of the account; amounts in USDT, positions in base asset by symbol."""
+    """What the exchange knows of the account; amounts in USDT, positions in base asset by symbol.
+
+    Attributes:
+        transfers: Deposits, withdrawals and the clearance fees of liquidations.
+    """
 
     wallet_start: Decimal
     wallet: Decimal
@@ -76,6 +80,7 @@ class ExchangeBooks:
     orders: tuple[ExchangeOrder, ...]
     algos: tuple[ExchangeAlgo, ...]
     fills: tuple[BookedFill, ...]
+    transfers: Decimal = _ZERO
 
     @classmethod
     def from_json(cls, books: Mapping[str, Any]) -> ExchangeBooks:
@@ -85,16 +90,23 @@ class ExchangeBooks:
             KeyError: A field is missing.
         """
         positions = books["positions"]
-        funding = [Decimal(income["amount"]) for income in books["incomes"] if income["type"] == "FUNDING_FEE"]
+
+        def booked(*kinds: str) -> Decimal:
+            return sum((Decimal(row["amount"]) for row in books["incomes"] if row["type"] in kinds), _ZERO)
+
+        held: defaultdict[str, Decimal] = defaultdict(lambda: _ZERO)  # hedge mode has two positions per symbol
+        for row in positions:
+            held[row["symbol"]] += Decimal(row["quantity"])
         return cls(
             wallet_start=Decimal(books["wallet_start"]),
             wallet=Decimal(books["wallet"]),
-            funding=sum(funding, _ZERO),
+            funding=booked("FUNDING_FEE"),
             unrealized_pnl=sum((Decimal(position["unrealized_pnl"]) for position in positions), _ZERO),
-            positions=MappingProxyType({row["symbol"]: Decimal(row["quantity"]) for row in positions}),
+            positions=MappingProxyType(dict(held)),
             orders=tuple(map(_exchange_order, books["orders"])),
             algos=tuple(map(_exchange_algo, books["algo_orders"])),
             fills=tuple(map(_exchange_fill, books["fills"])),
+            transfers=booked("TRANSFER", "INSURANCE_CLEAR"),
         )
 
     @property
@@ -321,12 +333,12 @@ def _fate_findings(intent: Intent, exchange: ExchangeBooks, ours: OurBooks) -> I
 def _wallet_findings(exchange: ExchangeBooks, ours: OurBooks) -> Iterable[str]:
     realized = sum((fill.realized_pnl for fill in exchange.fills), _ZERO)
     fees = sum((fill.commission for fill in exchange.fills), _ZERO)
-    expected = exchange.wallet_start + realized - fees + exchange.funding
+    expected = exchange.wallet_start + realized - fees + exchange.funding + exchange.transfers
     if exchange.wallet != expected:
         yield (
             f"the exchange's wallet is {_plain(exchange.wallet)}, but start {_plain(exchange.wallet_start)} "
             f"+ realised {_plain(realized)} - fees {_plain(fees)} + funding {_plain(exchange.funding)} "
-            f"= {_plain(expected)}"
+            f"+ transfers {_plain(exchange.transfers)} = {_plain(expected)}"
         )
     if ours.wallet is None:
         yield "our wallet is unknown: the exchange never told it"
@@ -336,7 +348,7 @@ def _wallet_findings(exchange: ExchangeBooks, ours: OurBooks) -> Iterable[str]:
     booked = ours.start_wallet + ours.realized_pnl - ours.commission + ours.funding + ours.adjustments
     if booked != ours.wallet:
         yield f"our wallet is {_plain(ours.wallet)}, but what we booked adds up to {_plain(booked)}"
-    if ours.adjustments:
+    if ours.adjustments != exchange.transfers:
         yield f"we booked {_plain(ours.adjustments)} only to follow the exchange, without a reason"
 
 
