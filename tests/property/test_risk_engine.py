@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from services.exec_risk_service.domain.denials import Denial
 from services.exec_risk_service.domain.inputs import Action, Signal
+from services.exec_risk_service.domain.kelly import TradeRecord
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import first_reason
 from services.exec_risk_service.domain.rules import Rules
@@ -204,3 +205,20 @@ def test_a_signal_with_something_that_is_no_number_never_passes(signal: Signal, 
     order = size_entry(replace(signal, **{field: value}), VIEW)  # type: ignore[arg-type]  # as above
 
     assert isinstance(order, Denial) or first_reason(order, VIEW) is not None
+
+
+@given(signal=signals, view=views, results=st.lists(st.floats(-0.05, 0.05), max_size=40))
+def test_sizing_only_ever_lowers_and_kelly_is_an_upper_bound(
+    signal: Signal, view: RiskView, results: list[float]
+) -> None:
+    order = size_entry(signal, replace(view, record=TradeRecord(tuple(results))))
+
+    assert isinstance(order, EntryOrder)
+    assert signal.size_usd is not None
+    assert view.equity is not None
+    assert order.size_usd <= signal.size_usd * Decimal(str(view.policy.policy.scaling_factor))
+    assert order.size_usd <= Decimal(str(view.policy.policy.position_size_cap))
+    assert order.sizing is not None
+    assert order.sizing.kelly is not None
+    allowed = order.sizing.kelly.at_risk * view.equity
+    assert order.size_usd * order.stop_loss_pct / 100 <= allowed * Decimal("1.000001")

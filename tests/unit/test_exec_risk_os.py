@@ -7,17 +7,21 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from infrastructure.bench.ours.risk import sample_book, sample_context
+from services.exec_risk_service.api import risk_router
 from services.exec_risk_service.domain.denials import DENIALS, DenialCode
-from services.exec_risk_service.domain.exposure import Exposures
+from services.exec_risk_service.domain.exposure import Exposures, exposures_of
 from services.exec_risk_service.domain.kelly import TradeRecord, kelly_bet, kelly_fraction
 from services.exec_risk_service.domain.pace import LastClose, Pace
 from services.exec_risk_service.domain.risk_checks import EntryOrder, RiskView
 from services.exec_risk_service.domain.risk_engine import CHECKS, first_reason, risk_view
 from services.exec_risk_service.domain.risk_limits import RiskLimits
 from services.exec_risk_service.domain.rules import Rules
+from shared.errors import ConnectionLostError, OutcomeUnknownError
 from shared.trading.orders import Side
 from tests.support.exec_risk_desk import Desk, started_desk
 from tests.support.markets import BTC, flat
@@ -225,3 +229,61 @@ async def test_the_report_tells_figures_and_where_each_limit_comes_from() -> Non
 def _remember(desk: Desk, record: TradeRecord) -> None:
     ledger = desk.service.ledger
     ledger._book = replace(ledger.book, record=record)
+
+
+async def test_the_report_is_served_over_http() -> None:
+    desk = await started_desk(flat(50_000, 5))
+    app = FastAPI()
+    app.include_router(risk_router(desk.service.handlers.risk_validator))
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        answer = await client.get("/api/v1/risk")
+
+    assert answer.status_code == 200
+    assert answer.json()["equity_usd"] == 10_000.0
+    assert {"exposure", "value_at_risk", "drawdown", "limits"} <= answer.json().keys()
+
+
+async def test_a_market_that_stands_still_while_the_wall_clock_runs_buys_nothing() -> None:
+    desk = await started_desk(flat(50_000, 5))
+    desk.clock.advance(181)
+
+    await desk.signal("BUY")
+
+    assert desk.bus.of("execution.result")[-1].metadata["code"] == "MARK_STALE"
+    await desk.advance(1)
+    await desk.candle()
+    await desk.signal("BUY")
+    assert BTC in desk.book.positions
+
+
+async def test_a_burst_of_entries_is_throttled_and_market_time_lets_the_next_one_pass() -> None:
+    desk = await started_desk(flat(50_000, 10), rules=Rules(limits=RiskLimits(max_entries_per_minute=1)))
+    await desk.signal("BUY")
+    await desk.signal("SELL")
+
+    await desk.signal("BUY")
+    assert desk.bus.of("execution.result")[-1].metadata["code"] == "ENTRIES_TOO_FAST"
+    await desk.advance(1)
+    await desk.candle()
+    await desk.signal("BUY")
+
+    assert BTC in desk.book.positions
+
+
+async def test_an_entry_of_unknown_outcome_counts_as_exposure_until_it_is_proven_absent() -> None:
+    desk = await started_desk(flat(50_000, 5))
+    desk.venue.before["submit:entry"] = [OutcomeUnknownError("no answer")]
+    desk.venue.before["find"] = [ConnectionLostError("down")] * 3
+
+    await desk.signal("BUY")
+
+    unknown = exposures_of(desk.book)
+    assert not unknown.held
+    assert unknown.pending == {BTC: Decimal(500)}
+    assert unknown.by_symbol == {BTC: Decimal(500)}
+    assert unknown.gross == unknown.net == 500
+    desk.venue.before["find"] = []
+    for _ in range(30):
+        await desk.tick(2.0)
+    assert not exposures_of(desk.book).by_symbol
