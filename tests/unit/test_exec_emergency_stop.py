@@ -93,6 +93,22 @@ async def test_a_resting_limit_goes_although_there_is_no_position() -> None:
     assert stop_of(desk).progress.orders_cancelled == 1
 
 
+async def test_a_cancel_that_is_not_confirmed_is_not_believed() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    rest_a_limit(desk)
+    desk.venue.before["cancel"] = [OutcomeUnknownError("timeout") for _ in range(3)]
+
+    await stop_of(desk).request("hands off", "ada")
+    for _ in range(3):
+        await stop_of(desk).pursue()
+        desk.clock.advance(2)
+        assert stop_of(desk).progress.status == "in_progress"
+    assert stop_of(desk).progress.orders_left == 1
+
+    await work(desk)
+    assert is_flat(desk)
+
+
 async def test_the_stop_of_a_position_stays_until_the_position_is_gone() -> None:
     desk = await started_desk(flat(50_000, 30))
     await desk.signal("BUY")
