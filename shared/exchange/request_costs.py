@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -121,6 +123,7 @@ _TABLE: Mapping[tuple[str, str], tuple[Weight, Priority]] = MappingProxyType(
 )
 #: What a request costs that the table does not know: dear enough to be noticed.
 _UNKNOWN_WEIGHT = 20
+_URGENT: ContextVar[bool] = ContextVar("urgent_requests", default=False)
 _SURE = frozenset({"true", True})
 
 
@@ -136,6 +139,23 @@ def request_of(method: str, path: str, parameters: Parameters) -> ApiRequest:
     if priority is Priority.ENTRY and _only_reduces(parameters):
         priority = Priority.EXIT
     return ApiRequest(method, path, weight if isinstance(weight, int) else weight(parameters), priority)
+
+
+@contextmanager
+def urgently() -> Iterator[None]:
+    """Let every look at the account inside the block go as far as an exit may: an emergency stop asks."""
+    token = _URGENT.set(True)
+    try:
+        yield
+    finally:
+        _URGENT.reset(token)
+
+
+def as_it_matters(request: ApiRequest) -> ApiRequest:
+    """Return ``request`` with the priority that it has here: looks of an emergency stop count as exits."""
+    if request.priority is Priority.ACCOUNT and _URGENT.get():
+        return replace(request, priority=Priority.EXIT)
+    return request
 
 
 def as_look(request: ApiRequest) -> ApiRequest:

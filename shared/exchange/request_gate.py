@@ -18,7 +18,7 @@ from shared.clock import Clock
 from shared.errors import ConnectionLostError, TransientError
 from shared.exchange.outcome import Answer
 from shared.exchange.pauses import Pause, PauseKind, longer, pause_after, pause_of
-from shared.exchange.request_costs import ApiRequest, Priority, as_look
+from shared.exchange.request_costs import ApiRequest, Priority, as_it_matters, as_look
 from shared.exchange.weight_budget import WeightBudget
 from shared.redis_connection import RedisConnection
 from shared.settings import ServiceSettings
@@ -136,6 +136,7 @@ class RequestGate:
         Raises:
             ConnectionLostError: It may not, so it was not sent.
         """
+        request = as_it_matters(request)
         waits = request.priority is Priority.MARKET and self._market_waits
         if waits and self.paused_seconds <= _PATIENCE_SECONDS:
             await self.opened()

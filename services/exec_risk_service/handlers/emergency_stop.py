@@ -54,6 +54,7 @@ from shared.errors import (
     QuantumTraderError,
     TransientError,
 )
+from shared.exchange.request_costs import urgently
 from shared.ids import IdSource
 from shared.rpc.commands import EmergencyStopRequest, EmergencyStopResult
 from shared.trading.instruments import Instrument
@@ -349,7 +350,8 @@ class EmergencyStop:
             if not work.is_latched_on_disk:
                 await self._latch_on_disk(work)
             try:
-                moved = await self._one_pass(work)
+                with urgently():
+                    moved = await self._one_pass(work)
                 work.failures, work.trouble = 0 if moved else work.failures, ""
             except (TransientError, ExchangeError) as error:
                 moved = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -81,7 +81,7 @@ class CandleWatch:
             ledger: Knows the newest prices.
             clock: Wall clock.
             market_clock: Market time.
-            market_limit: Longest age of the newest price, market time: some candles.
+            market_limit: Longest market time without a newer price: some candles.
             wall_limit: Longest wait for a newer one, wall time: a fast market must not alarm over every hiccup.
         """
         self._ledger = ledger
@@ -89,20 +89,22 @@ class CandleWatch:
         self._market_clock = market_clock
         self._market_limit = market_limit
         self._wall_limit = wall_limit
-        self._newest = market_clock.now()
+        self._newest: datetime | None = None
         self._seen_at = clock.monotonic()
+        self._market_seen_at = market_clock.now()
 
     def __call__(self) -> str | None:
-        """Return how old the newest price is, when that is too old; before the first candle nothing is asked for."""
+        """Return how long no candle closed, when that is too long; before the first one nothing is asked for."""
         marks = self._ledger.book.marks
         newest = max((mark.at for mark in marks.values()), default=None)
         if newest is None:
             return None
-        if newest > self._newest:
+        if self._newest is None or newest > self._newest:
             self._newest, self._seen_at = newest, self._clock.monotonic()
+            self._market_seen_at = self._market_clock.now()
             return None
         silent = self._clock.monotonic() - self._seen_at
-        age = self._market_clock.now() - newest
+        age = self._market_clock.now() - self._market_seen_at
         if silent < self._wall_limit.total_seconds() or age < self._market_limit:
             return None
         return f"no candle closed for {age.total_seconds():.0f} s of market time ({silent:.0f} s here)"
