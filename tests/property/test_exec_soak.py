@@ -68,6 +68,7 @@ class Chaos:
                     await desk.service.handlers.order_executor.on_signal(event)
             await self.hear()
         await self.surprise()
+        await desk.service.executions.work()
         await desk.service.reconciler.chase()
         await desk.service.reconciler.upkeep()
         await self.hear()
