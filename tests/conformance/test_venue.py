@@ -198,6 +198,17 @@ async def test_a_reduce_only_order_never_flips(stage: Stage) -> None:
     assert (await stage.venue.account()).positions == ()
 
 
+async def test_a_position_on_borrowed_money_has_a_price_of_liquidation(stage: Stage) -> None:
+    await stage.venue.set_leverage(BTC, 20)
+    await stage.venue.submit(order(quantity="3.5"))
+
+    position = (await stage.venue.account()).positions[0]
+
+    assert position.leverage == 20
+    assert position.liquidation_price is not None
+    assert Decimal(46_000) < position.liquidation_price < position.entry_price  # 10,000 USDT behind 175,000
+
+
 async def test_a_stop_rests_and_is_listed_and_found_by_our_id(stage: Stage) -> None:
     await stage.venue.submit(order())
 
