@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -135,7 +136,8 @@ async def test_row_35_a_redis_that_takes_nothing_is_as_good_as_away(
 ) -> None:
     server = EmbeddedRedis(server_folder / f"redis-{break_it[0].lower()}")
     await server.start()
-    async with account_stage(server.url, database_url, tmp_path) as stage, Redis.from_url(server.url) as client:
+    async with account_stage(server.url, database_url, tmp_path) as stage:
+        client: Any = Redis.from_url(server.url)
         await stage.launch()
         await opened(stage)
         await client.execute_command(*break_it)
@@ -145,6 +147,7 @@ async def test_row_35_a_redis_that_takes_nothing_is_as_good_as_away(
         await stage.orders_rest(0)
         await eventually(lambda: _is_stored_flat(stage), timeout=40, what="the exit in the record")
         await client.execute_command(*mend_it)
+        await client.aclose()
 
         assert (await stage.told("position.closed"))[0].exit_reason == "STOP_LOSS"
         await comes_to_rest(stage)
