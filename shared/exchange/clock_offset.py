@@ -91,6 +91,7 @@ class ClockOffset:
         self._task: asyncio.Task[None] | None = None
         self.is_alarming = False
         self.measured: Offset | None = None
+        self._has_jumped = False
         if metrics is not None:
             metrics.watch_exchange_clock(lambda: self.measured.seconds if self.measured is not None else float("nan"))
 
@@ -109,6 +110,8 @@ class ClockOffset:
         """Tell why no entry may be sent: the clock is off by more than a second, or was never measured."""
         if self.measured is None:
             return "the exchange's clock was not measured yet"
+        if self._has_jumped:
+            return "the clock of this machine has jumped and was not measured again yet"
         if self.measured.least > LIMIT_SECONDS:
             return f"the clock of this machine is {self.measured}; set it, entries wait until then"
         return None
@@ -126,7 +129,7 @@ class ClockOffset:
         """
         samples = [await self._sample() for _ in range(_SAMPLES)]
         best = min(samples, key=lambda sample: sample.uncertainty)
-        self.measured = best
+        self.measured, self._has_jumped = best, False
         self._correct(best.seconds)
         self._tell(best)
         return best
@@ -157,10 +160,12 @@ class ClockOffset:
             self._doubted.clear()
             ahead, next_due = self._wall_ahead(), self._clock.monotonic() + _PERIOD_SECONDS
             if jumped:
+                self._has_jumped = True
                 log.warning("clock_jumped", hint="measuring the exchange's clock again")
             try:
                 await self.measure()
             except Exception as error:  # noqa: BLE001 - the next look tries again; the last measurement still counts
+                next_due = self._clock.monotonic()
                 log.warning("clock_not_measured", error=str(error))
 
     async def _next_look(self) -> None:

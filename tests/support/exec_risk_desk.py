@@ -29,6 +29,7 @@ from shared.events.v3 import (
     ProfitAmplificationPayload,
     SignalGeneratedPayload,
 )
+from shared.exchange.request_costs import Priority, as_it_matters, request_of
 from shared.ids import SeededIds, derive_id
 from shared.policy.store import PolicyStore
 from shared.trading.candles import Candle
@@ -115,6 +116,8 @@ class FaultyVenue:
         after: Errors to raise although the request was carried out.
         sent: Client order ids in the order in which orders were sent.
         hidden: Client order ids that look-ups do not show yet.
+        listings: How often the open orders were asked for.
+        priority: With which priority that was the last time.
     """
 
     def __init__(self, engine: MatchingEngine) -> None:
@@ -124,6 +127,8 @@ class FaultyVenue:
         self.after: dict[str, list[Exception]] = {}
         self.sent: list[str] = []
         self.hidden: set[str] = set()
+        self.listings = 0
+        self.priority: Priority | None = None
         self.terms = AccountTerms()
 
     async def submit(self, order: Order) -> OrderReport:
@@ -155,6 +160,9 @@ class FaultyVenue:
         return await self.inner.account()
 
     async def open_orders(self) -> tuple[OrderReport, ...]:
+        self.listings += 1
+        self.priority = as_it_matters(request_of("GET", "openOrders", {})).priority
+        self._strike(self.before, "open_orders")
         return await self.inner.open_orders()
 
     async def fills_after(self, symbol: str, trade_id: int | None) -> tuple[Fill, ...]:

@@ -155,3 +155,26 @@ async def test_a_clock_that_jumped_is_measured_at_once() -> None:
 
     assert "5000 ms ahead" in str(offset.bar())
     await offset.stop()
+
+
+async def test_a_jump_that_cannot_be_measured_keeps_entries_back_and_is_measured_at_the_next_look() -> None:
+    clock = ManualClock(WALL)
+    exchange = Exchange(clock)
+    offset = ClockOffset(exchange.time, clock=clock, correct=lambda seconds: None)
+    await offset.start()
+    await asyncio.sleep(0.01)
+    clock.jump(5.0)
+    exchange.offset, exchange.is_away = -5.0, True
+
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        clock.advance(1.0)
+    await asyncio.sleep(0.01)
+    assert "has jumped" in str(offset.bar())
+
+    exchange.is_away = False
+    for _ in range(2):
+        clock.advance(1.0)
+        await asyncio.sleep(0.01)
+    assert "5000 ms ahead" in str(offset.bar())
+    await offset.stop()

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from infrastructure.paper_exchange.records import OrderRequest, TimeInForce
+from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream
 from services.exec_risk_service.adapters.local_journal import LocalJournal
 from services.exec_risk_service.adapters.stop_latch import FileLatch, latch_path, read_latch, write_latch
 from services.exec_risk_service.domain.closing_orders import closing_order
 from services.exec_risk_service.domain.orders import Leg
+from services.exec_risk_service.domain.reports import Reconnected
 from services.exec_risk_service.domain.trading_state import TradingState
 from services.exec_risk_service.handlers.emergency_stop import EmergencyStop
+from services.exec_risk_service.handlers.execution_desk import ExecutionDesk
+from services.exec_risk_service.handlers.maintenance import Maintenance
+from services.exec_risk_service.handlers.reconciler import Reconciler
 from services.exec_risk_service.ports import LatchedStop
 from shared.errors import ConnectionLostError, InvalidInputError, OrderRejectedError, OutcomeUnknownError
+from shared.exchange.client import BinanceUsdm
+from shared.exchange.request_costs import Priority
 from shared.rpc.commands import EmergencyStopRequest
 from shared.trading.orders import OrderType, Side
 from tests.support.exec_risk_desk import WALL, Desk, started_desk
@@ -275,6 +286,116 @@ async def test_an_order_that_was_sent_without_the_journal_is_told_to_it_before_i
     assert desk.agrees_with_exchange()
 
 
+async def test_a_list_of_orders_that_cannot_be_read_keeps_no_position_open() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    desk.venue.before["open_orders"] = [KeyError("a status of tomorrow")]
+
+    await stop_of(desk).request("hands off", "ada")
+    assert not await stop_of(desk).pursue()
+
+    assert desk.venue.engine.position(BTC).quantity == 0
+    assert "a status of tomorrow" in stop_of(desk).progress.message
+    await work(desk)
+    assert is_flat(desk)
+
+
+async def test_a_position_that_comes_late_and_cannot_be_closed_ends_the_success() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await stopped(desk)
+    assert stop_of(desk).progress.status == "stopped"
+    desk.venue.engine.place_order(
+        OrderRequest(
+            symbol=BTC,
+            side=Side.BUY,
+            type=OrderType.MARKET,
+            quantity=Decimal("0.01"),
+            client_order_id="stranger",
+        )
+    )
+    desk.venue.before["submit"] = [ConnectionLostError("no route")]
+
+    await stop_of(desk).pursue()
+
+    assert stop_of(desk).progress.status == "in_progress"
+    with pytest.raises(InvalidInputError, match="not done"):
+        await stop_of(desk).resume("fine", "ada")
+
+
+async def test_a_stored_stop_goes_on_although_the_recovery_was_cut_short() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    desk.venue.before["submit"] = [OrderRejectedError("-1008", code=-1008, http_status=503) for _ in range(20)]
+    await stop_of(desk).request("hands off", "ada")
+    await stop_of(desk).pursue()
+    desk.venue.before.clear()
+    desk.venue.before["account"] = [ConnectionLostError("no route")]
+    desk.service = desk.assemble()
+    with pytest.raises(ConnectionLostError):
+        await desk.service.recover()
+    assert not desk.service.ledger.needs_recovery  # so nobody recovers again
+
+    for _ in range(10):
+        await stop_of(desk).tick()
+        desk.clock.advance(2)
+        await desk.settle()
+
+    assert is_flat(desk)
+
+
+async def test_while_the_journal_is_away_a_flat_account_is_not_looked_at_without_pause() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    desk.service.ledger.needs_recovery = True  # PostgreSQL is away: the book keeps the position
+    await stop_of(desk).request("hands off", "ada")
+    for _ in range(20):
+        await stop_of(desk).pursue()
+        desk.clock.advance(4)
+    assert stop_of(desk).progress.status == "stopped"
+    assert desk.book.positions
+
+    before = desk.venue.listings
+    for _ in range(40):
+        await stop_of(desk).tick()
+        desk.clock.advance(0.25)
+
+    assert desk.venue.listings - before <= 1
+
+
+async def test_a_journal_that_hangs_holds_up_no_close() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    [entry] = desk.orders(Leg.ENTRY)
+    rest_a_limit(desk, entry.client_order_id)  # its cancel is told to the journal before the position is closed
+    await stop_of(desk).request("hands off", "ada")
+
+    async with desk.service.ledger._lock:
+        working = asyncio.create_task(stop_of(desk).pursue())
+        await asyncio.wait((working,), timeout=2.5)
+        assert desk.venue.engine.position(BTC).quantity == 0
+    await working
+
+
+async def test_the_looks_of_the_stop_go_as_exits_do() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await stopped(desk)
+
+    assert desk.venue.priority is Priority.EXIT
+
+
+async def test_a_user_event_of_any_shape_does_not_end_the_reading() -> None:
+    client = SimpleNamespace(user_events=asyncio.Queue())
+    stream = CcxtReportStream(cast("BinanceUsdm", client))
+    reading = asyncio.create_task(stream._translate())
+    client.user_events.put_nowait({"e": "ORDER_TRADE_UPDATE", "T": 10**30, "o": {}})
+
+    report = await asyncio.wait_for(anext(aiter(stream.reports())), 1)
+
+    assert isinstance(report, Reconnected)
+    assert not reading.done()
+    reading.cancel()
+
+
 # -- the latch and the local journal -----------------------------------------------------------------------------------
 
 
@@ -351,3 +472,54 @@ def test_the_same_stop_names_its_orders_alike() -> None:
 
     assert one.client_order_id == again.client_order_id != other.client_order_id
     assert one.side is Side.SELL
+
+
+# -- what is too large for one order -----------------------------------------------------------------------------------
+
+
+async def test_a_position_that_is_larger_than_the_largest_market_order_is_closed_in_parts() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    ledger = desk.service.ledger
+    largest = Decimal("0.004")
+    ledger.instruments = {**ledger.instruments, BTC: replace(ledger.instruments[BTC], max_market_quantity=largest)}
+
+    await desk.signal("SELL")
+    for _ in range(3):
+        await desk.settle()
+
+    assert desk.venue.engine.position(BTC).quantity == 0
+    assert [order.quantity for order in desk.orders(Leg.EXIT)] == [largest, largest, Decimal("0.002")]
+    assert desk.agrees_with_exchange()
+
+
+async def test_an_execution_that_cannot_go_on_leaves_the_upkeep_alone() -> None:
+    done: list[str] = []
+
+    class Worker:
+        suspects_something = False
+
+        async def chase(self) -> None:
+            done.append("chase")
+
+        async def upkeep(self) -> None:
+            done.append("upkeep")
+
+        async def work(self) -> None:
+            raise AssertionError("no price")
+
+    desk = await started_desk(flat(50_000, 30))
+    maintenance = Maintenance(
+        desk.service.ledger,
+        cast("Reconciler", Worker()),
+        cast("ExecutionDesk", Worker()),
+        recover=desk.service.recover,
+        on_fenced=lambda: None,
+        clock=desk.clock,
+        sweep_seconds=30,
+    )
+
+    with pytest.raises(AssertionError):
+        await maintenance.tick()
+
+    assert done == ["chase", "upkeep"]

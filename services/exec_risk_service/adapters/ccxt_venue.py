@@ -247,7 +247,7 @@ class CcxtReportStream:
             try:
                 for report in reports_of(event):
                     self._reports.put_nowait(report)
-            except InvalidInputError as error:
+            except Exception as error:  # noqa: BLE001 - the next event must still be read
                 # What cannot be read may have been a fill: the lists of the exchange tell.
                 log.error("user_event_unreadable", error=str(error))
                 self._reports.put_nowait(Reconnected())

@@ -116,6 +116,9 @@ def _pursue_exit(turn: Turn, position: Position, plan: ExitPlan, need: _Need) ->
         step=turn.number,
         at=need.at,
     )
+    instrument = turn.context.instruments.get(position.symbol)
+    if instrument is not None and 0 < instrument.max_market_quantity < order.quantity:
+        order = replace(order, quantity=instrument.max_market_quantity)  # what is left follows when this has filled
     _place(turn, order, position)
 
 

@@ -125,6 +125,7 @@ class _Work:
     failures: int = 0
     next_pass: float = 0.0
     is_latched_on_disk: bool = False
+    held: frozenset[tuple[str, object]] = frozenset()
 
 
 class EmergencyStop:
@@ -271,10 +272,15 @@ class EmergencyStop:
     async def tick(self) -> None:
         """Look at the latch, and work on the stop when it is time."""
         await self._look_at_latch()
+        stop = self._ledger.book.trading.stop
+        if self._work is None and stop is not None:
+            # Stored, but the request to carry it out was lost: a commit without an answer, a recovery cut short.
+            await self._take(LatchedStop(stop.stop_id, stop.reason, stop.requested_by, stop.since))
         work = self._work
         if work is None:
             return
-        if work.is_flat and self._holds_something():
+        # Only what is new is worth a look out of turn: while the journal is away the book keeps what is gone.
+        if work.is_flat and self._held() - work.held:
             work.next_pass = self._clock.monotonic()
         if self._clock.monotonic() >= work.next_pass:
             await self.pursue()
@@ -335,9 +341,11 @@ class EmergencyStop:
             # The stop goes on without it; the journal in PostgreSQL latches it as well.
             log.critical("emergency_stop_not_latched_on_disk", error=str(error))
 
-    def _holds_something(self) -> bool:
+    def _held(self) -> frozenset[tuple[str, object]]:
+        """Return what the book says is, or may become, a position."""
         book = self._ledger.book
-        return bool(book.positions) or any(_is_in_flight(order) for order in book.open_orders())
+        in_flight = {(order.client_order_id, "") for order in book.open_orders() if _is_in_flight(order)}
+        return frozenset(in_flight | {(symbol, one.net.quantity) for symbol, one in book.positions.items()})
 
     # -- the work ------------------------------------------------------------------------------------------------------
 
@@ -349,13 +357,14 @@ class EmergencyStop:
                 return True
             if not work.is_latched_on_disk:
                 await self._latch_on_disk(work)
+            work.held = self._held()
             try:
                 with urgently():
                     moved = await self._one_pass(work)
                 work.failures, work.trouble = 0 if moved else work.failures, ""
-            except (TransientError, ExchangeError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the stop goes on, and not in a spin
                 moved = False
-                work.trouble, work.clean_since = str(error), None
+                work.trouble, work.clean_since = str(error) or type(error).__name__, None
                 log.error("emergency_stop_hindered", error=str(error), failures=work.failures + 1)
             self._plan_next(work, moved=moved)
             await self._report(work)
@@ -375,16 +384,29 @@ class EmergencyStop:
 
     async def _one_pass(self, work: _Work) -> bool:
         """Cancel and close what there is; return whether anything was there and gave way."""
-        resting = await self._view.open_orders()
+        troubles: list[Exception] = []
+        resting: tuple[OrderReport, ...] = ()
+        try:
+            resting = await self._view.open_orders()
+            work.orders_left = len(resting)
+        except Exception as error:  # noqa: BLE001 - a list that cannot be read keeps no position open
+            troubles.append(error)
         positions = (await self._view.account()).positions
-        work.orders_left, work.positions_left = len(resting), len(positions)
+        work.positions_left = len(positions)
+        if resting or positions:  # whatever fails below: it is not flat
+            work.clean_since, work.is_flat = None, False
         held = {position.symbol: position for position in positions}
         gave_way = False
         for report in resting:
             if not _protects(report, held):
                 gave_way |= await self._cancel(work, report)
         for position in positions:
-            gave_way |= await self._close(work, position)
+            try:
+                gave_way |= await self._close(work, position)
+            except Exception as error:  # noqa: BLE001 - the other positions are closed all the same
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
         work.in_flight = 0 if resting or positions else await self._in_flight()
         self._judge(work, is_clean=not resting and not positions and work.in_flight == 0)
         return gave_way
@@ -540,10 +562,11 @@ class EmergencyStop:
         await self._journal.mark_told(order.client_order_id)
 
     async def _tell(self, item: Input) -> None:
-        try:
-            await self._ledger.apply(item)
-        except QuantumTraderError as error:
-            log.info("not_told_to_the_journal", kind=type(item).__name__, error=str(error))
+        # A database that hangs must not hold up what comes next; the ledger keeps the order of what it is told.
+        await self._within(_NOTE_SECONDS, self._applied(item))
+
+    async def _applied(self, item: Input) -> None:
+        await self._ledger.apply(item)
 
     async def _within(self, seconds: float, work: Awaitable[None]) -> None:
         """Let ``work`` go on, but wait no longer than ``seconds`` for it."""

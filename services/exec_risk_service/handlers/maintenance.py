@@ -78,7 +78,6 @@ class Maintenance:
             return
         if self._stream_watch is not None:
             await self._stream_watch.check()
-        await self._executions.work()
         await self._reconciler.chase()
         if self._clock.monotonic() >= self._next_upkeep or self._stop_must_follow():
             self._next_upkeep = self._clock.monotonic() + _UPKEEP_SECONDS
@@ -88,6 +87,8 @@ class Maintenance:
             await self._reconciler.sweep()
             if self._reconciler.suspects_something:
                 self._next_sweep = self._clock.monotonic() + _SECOND_LOOK_SECONDS
+        # Last: an execution that cannot go on must not keep stops and exits from being looked after.
+        await self._executions.work()
 
     def _stop_must_follow(self) -> bool:
         """Tell whether an entry fills on while no stop covers what is there."""
