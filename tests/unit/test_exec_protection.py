@@ -268,3 +268,19 @@ async def test_a_position_closed_by_hand_is_closed_here_too_and_its_orders_go() 
 
     assert desk.bus.of("position.closed")[0].exit_reason == "MANUAL"
     assert_sound(desk)
+
+
+@pytest.mark.parametrize(("code", "http_status"), [(-1021, 400), (-5028, 400), (None, 403)])
+async def test_a_stop_refused_for_a_time_stamp_or_by_the_firewall_is_placed_again_and_closes_nothing(
+    code: int | None, http_status: int
+) -> None:
+    desk = await started_desk(flat(50_000, 30))
+    desk.venue.before[f"submit:{Leg.STOP.value}"] = [OrderRejectedError("later", code=code, http_status=http_status)]
+
+    await desk.signal("BUY")
+    for _ in range(3):
+        await desk.tick()
+
+    assert not desk.orders(Leg.EXIT)
+    assert desk.venue.engine.position(BTC).quantity > 0
+    assert [order.status for order in desk.orders(Leg.STOP)] == [OrderStatus.REJECTED, OrderStatus.NEW]

@@ -21,9 +21,9 @@ from shared.telemetry.metrics import Metrics
 from shared.telemetry.spans import NO_SPANS, Spans
 from shared.trading.orders import OrderStatus
 
-#: Refusals about the moment, not about the order: rate limits, overload, maintenance.
-_RETRYABLE_CODES = frozenset({-1001, -1003, -1008, -1015, -1016})
-_RETRYABLE_STATUS = frozenset({418, 429, 503})
+#: Refusals about the moment, not about the order: rate limits, overload, maintenance, a time stamp, the firewall.
+_RETRYABLE_CODES = frozenset({-1001, -1003, -1008, -1015, -1016, -1021, -5028})
+_RETRYABLE_STATUS = frozenset({403, 418, 429, 503})
 
 log = structlog.get_logger(__name__)
 
