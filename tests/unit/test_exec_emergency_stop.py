@@ -383,6 +383,19 @@ async def test_the_looks_of_the_stop_go_as_exits_do() -> None:
     assert desk.venue.priority is Priority.EXIT
 
 
+async def test_closes_that_are_taken_and_close_nothing_are_not_sent_without_pause() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await stop_of(desk).request("hands off", "ada")
+    stop, passes, began = stop_of(desk), 0, desk.clock.monotonic()
+    assert stop._work is not None
+    while desk.clock.monotonic() - began < 60:
+        passes += 1
+        stop._plan_next(stop._work, moved=True)
+        desk.clock.advance(stop._work.next_pass - desk.clock.monotonic())
+
+    assert passes * 90 < 2400  # weight of a pass, and of the minute
+
+
 async def test_a_user_event_of_any_shape_does_not_end_the_reading() -> None:
     client = SimpleNamespace(user_events=asyncio.Queue())
     stream = CcxtReportStream(cast("BinanceUsdm", client))

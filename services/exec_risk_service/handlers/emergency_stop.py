@@ -77,6 +77,8 @@ _NOTE_SECONDS = 0.5
 _INLINE_PASSES = 8
 #: How long a caller waits for the account to be flat.
 _ANSWER_SECONDS = 3.0
+#: Passes in quick succession while things give way.
+_QUICK_PASSES = 5
 _IN_FLIGHT = (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN)
 
 
@@ -123,6 +125,7 @@ class _Work:
     trouble: str = ""
     told: StopReported | None = None
     failures: int = 0
+    moves: int = 0
     next_pass: float = 0.0
     is_latched_on_disk: bool = False
     held: frozenset[tuple[str, object]] = frozenset()
@@ -372,11 +375,14 @@ class EmergencyStop:
 
     def _plan_next(self, work: _Work, *, moved: bool) -> None:
         if work.is_flat:
+            work.moves = 0
             pause = _WATCH_SECONDS
         elif work.clean_since is not None:
             pause = _CONFIRM_SECONDS
         elif moved:
-            pause = 0.1
+            # Closes that are taken and close nothing must not use up the minute's weight: a ban would stop the stop.
+            work.moves += 1
+            pause = 0.1 if work.moves <= _QUICK_PASSES else self._backoff.delay(work.moves - _QUICK_PASSES)
         else:
             work.failures += 1
             pause = self._backoff.delay(work.failures)
