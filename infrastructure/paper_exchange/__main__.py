@@ -76,6 +76,7 @@ async def _run(options: argparse.Namespace) -> None:
         market_clock=ScaledClock(origin),
         credentials=Credentials(options.api_key, options.api_secret),
     )
+    stop = _stop_asked_for()
     async with serving(exchange, listener, admin):
         log.info(
             "paper_exchange_ready",
@@ -86,7 +87,7 @@ async def _run(options: argparse.Namespace) -> None:
             market_time=origin.market.isoformat(),
             speed=origin.rate,
         )
-        await _until_signal()
+        await stop.wait()
 
 
 def _origin(options: argparse.Namespace, start: datetime, now: datetime) -> ClockOrigin:
@@ -112,12 +113,13 @@ def _wallet(text: str) -> Decimal:
     raise ConfigurationError(f"--wallet is {text!r}; give an amount above 0")
 
 
-async def _until_signal() -> None:
+def _stop_asked_for() -> asyncio.Event:
+    """Return what is set by SIGINT or SIGTERM from now on: whoever can reach the exchange can also end it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+    return stop
 
 
 if __name__ == "__main__":

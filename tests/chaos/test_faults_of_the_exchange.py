@@ -73,8 +73,8 @@ async def test_row_08_an_exchange_that_cannot_be_reached_was_not_asked(stage: Ac
         pytest.param(
             [
                 Fault("lose_order_answer", path=ORDER_PATH),
-                Fault("order_not_found", count=3),
-                Fault("drop_user_event", count=4),
+                Fault("order_not_found", count=2),
+                Fault("drop_user_event", count=12),
             ],
             id="row_13_found_late",
         ),

@@ -92,6 +92,7 @@ async def test_row_04_a_fill_that_was_not_stored_is_read_again_and_counts_once(
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_05_a_crash_before_the_stop_is_placed_ends_protected(stage: AccountStage) -> None:
     await live_until_the_crash(stage, "gateway.submit:before#2")
     position = stage.engine.position(BTC).quantity
@@ -106,7 +107,7 @@ async def test_row_05_a_crash_before_the_stop_is_placed_ends_protected(stage: Ac
 
 
 async def test_row_06_a_signal_that_was_handled_but_not_acknowledged_is_not_handled_again(stage: AccountStage) -> None:
-    await live_until_the_crash(stage, "redis.XACK:before#2")
+    await live_until_the_crash(stage, "redis.XACK:before#3")
     (entry,) = [name for name in await stage.intents() if name.startswith("qt3-en-")]
 
     await stage.launch()

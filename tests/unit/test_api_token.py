@@ -56,7 +56,8 @@ def test_the_service_is_told_the_file_and_accepts_what_is_in_it(
 ) -> None:
     given = told(tmp_path, ANALYTICS, {})
     assert given == {"QT_API_TOKEN_FILE": str(tmp_path / "api_token")}
-    assert told(tmp_path, AI, {}) == told(tmp_path, EXEC_RISK, {}) == {}
+    assert told(tmp_path, EXEC_RISK, {}) == given, "it can be stopped and resumed by routes of its own"
+    assert told(tmp_path, AI, {}) == {}
 
     monkeypatch.setenv("QT_API_TOKEN_FILE", given["QT_API_TOKEN_FILE"])
     settings = AnalyticsSettings(

@@ -169,7 +169,7 @@ def test_sides_know_their_opposite_and_sign() -> None:
 
 
 def test_only_conditional_orders_are_algo_orders() -> None:
-    assert {kind for kind in OrderType if kind.is_algo} == {OrderType.STOP_MARKET, OrderType.TAKE_PROFIT_MARKET}
+    assert {kind for kind in OrderType if not kind.is_algo} == {OrderType.MARKET, OrderType.LIMIT}
 
 
 TERMINAL = [OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REJECTED, OrderStatus.ABSENT]
