@@ -25,6 +25,7 @@ async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncItera
         yield made
 
 
+@pytest.mark.long
 async def test_row_01_a_crash_before_the_intent_is_committed_leaves_nothing(
     stage: AccountStage, database_url: str
 ) -> None:
@@ -71,6 +72,7 @@ async def test_row_03_a_crash_after_the_send_finds_the_order_by_its_id(stage: Ac
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_04_a_fill_that_was_not_stored_is_read_again_and_counts_once(
     stage: AccountStage, database_url: str
 ) -> None:

@@ -60,6 +60,7 @@ async def test_row_18_events_that_come_twice_and_in_another_order_count_once(sta
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_20_fills_that_the_stream_never_told_are_read(stage: AccountStage) -> None:
     await opened(stage)
     stage.exchange.live.faults.arm(Fault("drop_user_event", count=0))

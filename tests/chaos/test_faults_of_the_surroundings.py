@@ -80,6 +80,7 @@ async def test_row_28_at_the_limit_entries_wait_and_the_account_is_sound(stage: 
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_29_a_ban_leaves_the_stop_at_the_exchange_and_is_not_hammered(stage: AccountStage) -> None:
     await stage.launch()
     await opened(stage)
@@ -156,6 +157,7 @@ async def test_row_35_a_redis_that_takes_nothing_is_as_good_as_away(
     await server.stop()
 
 
+@pytest.mark.long
 async def test_row_41_without_postgres_nothing_opens_and_the_stop_still_works(
     stage: AccountStage, database_url: str
 ) -> None:
