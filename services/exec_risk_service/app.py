@@ -43,6 +43,7 @@ from services.exec_risk_service.handlers.ledger import Ledger
 from services.exec_risk_service.handlers.maintenance import Maintenance
 from services.exec_risk_service.handlers.order_executor import OrderExecutor
 from services.exec_risk_service.handlers.order_sender import OrderSender
+from services.exec_risk_service.handlers.outage_watch import OutageWatch
 from services.exec_risk_service.handlers.outbox_relay import OutboxRelay
 from services.exec_risk_service.handlers.policy_watcher import PolicyWatcher
 from services.exec_risk_service.handlers.portfolio_manager import PortfolioManager
@@ -424,6 +425,9 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         clock=clock,
         sweep_seconds=settings.position_check_interval_seconds,
     )
+    outage = OutageWatch(
+        parts.ledger, parts.stop, venue, clock=clock, patience_seconds=settings.max_journal_outage_seconds
+    )
     loop_lag = EventLoopLag(SERVICE, clock=clock, registry=metrics.registry)
     health = HealthMonitor(
         {
@@ -480,6 +484,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
             BackgroundTask("entry-countdown", partial(every, clock, _WATCH_SECONDS, countdown.tick)),
             BackgroundTask("account-watch", partial(every, clock, _WATCH_SECONDS, watch.tick)),
             BackgroundTask("maintenance", partial(every, clock, _TICK_SECONDS, maintenance.tick)),
+            BackgroundTask("outage-watch", partial(every, clock, _WATCH_SECONDS, outage.tick)),
             BackgroundTask("trading-looks", partial(every, clock, _LOOK_SECONDS, parts.desk.look)),
             rpc,
             bus,

@@ -73,6 +73,8 @@ class ExecRiskSettings(ServiceSettings):
         max_unknown_outcomes: Orders of unknown fate at the same time that stop entries.
         position_mismatch_halt_pct: Difference to the exchange's position, percent of equity, at which trading halts.
         qt_api_token: What callers of the control endpoints must show; None keeps them closed.
+        max_journal_outage_seconds: How long PostgreSQL may be away before a position without a stop on the exchange
+            makes the emergency stop close everything.
         qt_crashpoint: Moment at which a test ends the process; refused where money is real.
         executor_lease_seconds: A process that did not renew its hold on the account for this long may be succeeded;
             after half of it, it sends no entry.
@@ -131,6 +133,7 @@ class ExecRiskSettings(ServiceSettings):
     executor_lease_seconds: float = Field(default=10.0, ge=1)
     executor_status_lag_seconds: float = Field(default=5.0, ge=0)
     entry_countdown_seconds: float = Field(default=120.0, ge=2)
+    max_journal_outage_seconds: float = Field(default=10.0, gt=0)
     qt_crashpoint: str = ""
     qt_api_token: ApiToken | None = Field(default=None, repr=False)
 

@@ -182,6 +182,28 @@ async def test_row_41_without_postgres_nothing_opens_and_the_stop_still_works(
     await stage.assert_sound()
 
 
+@pytest.mark.long
+async def test_row_41_a_fill_that_finds_no_postgres_is_not_left_without_a_stop(
+    stage: AccountStage, database_url: str
+) -> None:
+    parts = urlsplit(database_url)
+    async with tcp_gate(parts.port or 0) as gate:
+        through = database_url.replace(f":{parts.port}/", f":{gate.port}/")
+        await stage.launch(POSTGRES_URL=through, MAX_JOURNAL_OUTAGE_SECONDS="2")
+        await stage.marked()
+        stage.exchange.live.faults.arm(Fault("hold_order_answer", seconds=1.0, hold_events=True))
+        await stage.signal("BUY")
+        await eventually(lambda: stage.engine.position(BTC).quantity > 0, timeout=40, what="a position")
+        await gate.shut()
+
+        await eventually(lambda: stage.engine.position(BTC).quantity == 0, timeout=60, what="flat without a journal")
+
+        assert stage.engine.open_algos(BTC) == []
+        await gate.open()
+        await eventually(lambda: stage.of("emergency.stop"), timeout=60, what="the stop told once the journal is back")
+        await stage.end()
+
+
 async def _is_stored_flat(stage: AccountStage) -> bool:
     return bool(await stage.database.fetchval("SELECT count(*) FROM exec_risk.position WHERE closed_at IS NOT NULL"))
 
