@@ -156,10 +156,18 @@ class ExecRisk:
     foreign: ForeignOrders
 
     async def recover(self) -> None:
-        """Bring journal and exchange together and publish what was left; before this nothing can be applied."""
-        await self.reconciler.recover()
-        await self.history.read()
-        await self.stop.after_recovery()
+        """Bring journal and exchange together and publish what was left; before this nothing can be applied.
+
+        Raises:
+            TransientError: Exchange, journal or bus cannot be reached: recover again.
+        """
+        try:
+            await self.reconciler.recover()
+            await self.history.read()
+            await self.stop.after_recovery()
+        except Exception:
+            self.ledger.needs_recovery = True  # an account that is half known is not traded; the timer tries again
+            raise
         await self.relay.drain()
 
     async def on_report(self, report: VenueReport) -> None:

@@ -349,3 +349,19 @@ async def test_a_day_that_loses_too_much_is_over_for_entries_and_the_next_day_is
     await desk.candle()
     await desk.signal("BUY")
     assert BTC in desk.book.positions
+
+
+async def test_a_recovery_that_was_cut_short_is_begun_again() -> None:
+    desk = await started_desk(flat(50_000, 30))
+    await desk.signal("BUY")
+    desk.venue.before["account"] = [ConnectionLostError("no route")]
+    desk.service = desk.assemble()
+
+    with pytest.raises(ConnectionLostError):
+        await desk.service.recover()
+
+    assert desk.service.ledger.needs_recovery, "half of what happened may be missing"
+    await desk.service.recover()
+    await desk.signal("SELL")
+    assert desk.venue.engine.position(BTC).quantity == 0
+    assert desk.agrees_with_exchange()
