@@ -12,9 +12,10 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.exec_risk_service.domain.trading_state import TradingCause, TradingState
-from services.exec_risk_service.handlers.emergency_stop import EmergencyStop, StopProgress
+from services.exec_risk_service.handlers.emergency_stop import EmergencyStop
 from services.exec_risk_service.handlers.position_monitor import PositionMonitor
 from services.exec_risk_service.handlers.risk_validator import RiskValidator
+from services.exec_risk_service.handlers.stop_progress import StopProgress
 from services.exec_risk_service.handlers.trading_desk import TradingDesk
 from shared.access import Denial, TokenGate
 from shared.errors import InvalidInputError, TransientError

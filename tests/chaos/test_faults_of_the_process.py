@@ -46,6 +46,7 @@ async def test_row_01_a_crash_before_the_intent_is_committed_leaves_nothing(
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_02_a_crash_after_the_intent_and_before_the_send_sends_nothing_stale(stage: AccountStage) -> None:
     await live_until_the_crash(stage, "gateway.set_leverage:before")
     assert set((await stage.intents()).values()) == {"INITIALIZED"}
@@ -59,6 +60,7 @@ async def test_row_02_a_crash_after_the_intent_and_before_the_send_sends_nothing
     await stage.assert_sound()
 
 
+@pytest.mark.long
 async def test_row_03_a_crash_after_the_send_finds_the_order_by_its_id(stage: AccountStage) -> None:
     await live_until_the_crash(stage, "gateway.submit:after")
     (sent,) = stage.engine.orders(BTC)

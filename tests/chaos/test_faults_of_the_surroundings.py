@@ -37,6 +37,7 @@ async def opened(stage: AccountStage) -> None:
     await comes_to_rest(stage)
 
 
+@pytest.mark.long
 async def test_row_27_a_clock_that_is_wrong_opens_nothing_until_it_is_right(stage: AccountStage) -> None:
     await stage.launch()
     await stage.marked()

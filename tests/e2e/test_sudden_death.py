@@ -33,7 +33,10 @@ def assert_nothing_was_lost_or_doubled(finished: Finished, killed: str) -> None:
     assert min(report["candles"], report["signals"], report["intents"], report["fills"]) > 0
 
 
-@pytest.mark.parametrize("service", ["ai-service", "exec-risk-service", "analytics-os-service"])
+@pytest.mark.parametrize(
+    "service",
+    ["ai-service", "exec-risk-service", pytest.param("analytics-os-service", marks=pytest.mark.long)],
+)
 async def test_a_killed_service_comes_back_and_the_books_agree(run: Recorded, state_dir: Path, service: str) -> None:
     async with live_run(state_dir, candles=run.candles, seconds=SECONDS) as live:
         await live.ready()

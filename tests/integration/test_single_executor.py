@@ -96,6 +96,7 @@ async def test_the_second_waits_and_follows_at_once_after_a_kill(stage: AccountS
         await stage.orders_rest(2)
 
 
+@pytest.mark.long
 async def test_a_frozen_first_that_wakes_up_sends_nothing_and_ends(stage: AccountStage, tmp_path: Path) -> None:
     assert stage.process is not None
     await stage.marked()

@@ -129,6 +129,15 @@ def test_a_symbol_rests_after_a_loss_and_after_any_close(pnl: int, minutes: int,
     assert code(replace(view, pace=Pace().closed("C1USDT", close))) is None
 
 
+@pytest.mark.parametrize("pnl", [-5, 5])
+def test_without_cooldowns_nothing_rests_even_when_the_price_is_older_than_the_close(pnl: int) -> None:
+    view = with_limits(cooldown_after_loss=timedelta(0), cooldown_after_close=timedelta(0))
+    assert view.market_time is not None
+    close = LastClose(view.market_time + timedelta(milliseconds=30), Decimal(pnl))
+
+    assert code(replace(view, pace=Pace().closed(SYMBOL, close))) is None
+
+
 def test_the_bucket_of_entries_empties_and_refills_with_market_time() -> None:
     pace = Pace()
     for _ in range(3):

@@ -46,7 +46,8 @@ def symbol_is_rested(order: EntryOrder, view: RiskView) -> Denial | None:
     if close is None or view.market_time is None:
         return None
     limits = view.rules.limits
-    passed = view.market_time - close.at
+    # The newest price may be a little older than the trade that closed the position.
+    passed = max(timedelta(0), view.market_time - close.at)
     if close.net_pnl < 0 and passed < limits.cooldown_after_loss:
         return Denial(
             DenialCode.COOLDOWN_AFTER_LOSS,

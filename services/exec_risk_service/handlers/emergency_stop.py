@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Literal
 
 import structlog
 
@@ -34,6 +33,7 @@ from services.exec_risk_service.domain.orders import Leg, Order
 from services.exec_risk_service.domain.reports import OrderReport, VenuePosition
 from services.exec_risk_service.domain.trading_state import TradingState
 from services.exec_risk_service.handlers.ledger import Ledger
+from services.exec_risk_service.handlers.stop_progress import StopProgress
 from services.exec_risk_service.ports import (
     AccountView,
     LatchedStop,
@@ -80,33 +80,6 @@ _ANSWER_SECONDS = 3.0
 #: Passes in quick succession while things give way.
 _QUICK_PASSES = 5
 _IN_FLIGHT = (OrderStatus.SUBMITTED, OrderStatus.UNKNOWN)
-
-
-@dataclass(frozen=True, slots=True)
-class StopProgress:
-    """How far the stop is.
-
-    Attributes:
-        status: ``stopped`` only when the exchange showed that nothing is left; ``none`` while no stop is in force.
-        stop_id: Which stop; empty while none is in force.
-        reason: Why.
-        requested_by: Who.
-        orders_cancelled: By this process so far.
-        positions_closed: Symbols that a closing order was sent for and that are flat, likewise.
-        orders_left: Resting orders at the last look.
-        positions_left: Positions at the last look.
-        message: One line for a person.
-    """
-
-    status: Literal["none", "in_progress", "stopped"]
-    stop_id: str = ""
-    reason: str = ""
-    requested_by: str = ""
-    orders_cancelled: int = 0
-    positions_closed: int = 0
-    orders_left: int = 0
-    positions_left: int = 0
-    message: str = ""
 
 
 @dataclass(slots=True)
