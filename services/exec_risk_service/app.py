@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from services.exec_risk_service.adapters.background import BackgroundLanes, BackgroundTask, RelayTask, every, pump
 from services.exec_risk_service.adapters.ccxt_venue import CcxtReportStream, CcxtVenue
 from services.exec_risk_service.adapters.crash_points import crash_points, redis_with_points, with_points
+from services.exec_risk_service.adapters.exchange_link import ExchangeLink
 from services.exec_risk_service.adapters.local_journal import LocalJournal, MemoryStopJournal
 from services.exec_risk_service.adapters.postgres_journal import PostgresJournal
 from services.exec_risk_service.adapters.postgres_lease import PostgresLeases
@@ -73,7 +74,7 @@ from shared.clock import Clock, SystemClock
 from shared.crashpoints import Crashpoints
 from shared.disk_buffer.buffer import DiskBuffer
 from shared.errors import TransientError
-from shared.exchange.client import RECV_WINDOW_MS, BinanceUsdm, create_exchange
+from shared.exchange.client import RECV_WINDOW_MS, create_exchange
 from shared.exchange.clock_offset import ClockOffset
 from shared.exchange.request_gate import RequestGate, pause_file
 from shared.health.checks import HealthMonitor
@@ -366,7 +367,7 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
     )
     offset = ClockOffset(client.fapiPublicGetTime, clock=clock, correct=client.correct_time, metrics=metrics)
     client.on_wrong_time = offset.doubt
-    exchange, stream = _ExchangeLink(client, clock), CcxtReportStream(client)
+    exchange, stream = ExchangeLink(client, clock), CcxtReportStream(client)
     lanes, relay_task = BackgroundLanes(), RelayTask(clock)
 
     def end_process() -> None:
@@ -513,27 +514,6 @@ def create_app(settings: ExecRiskSettings) -> FastAPI:
         ],
     )
     return app
-
-
-class _ExchangeLink:
-    """The life of the client, and a sign of life of the exchange."""
-
-    name = "exchange"
-
-    def __init__(self, client: BinanceUsdm, clock: Clock) -> None:
-        self._client = client
-        self._clock = clock
-
-    async def start(self) -> None:
-        """Nothing to do: the client connects at its first use."""
-
-    async def stop(self) -> None:
-        await self._client.close()
-
-    async def ping(self) -> float:
-        began = self._clock.monotonic()
-        await self._client.fapiPublicGetTime()
-        return (self._clock.monotonic() - began) * 1000.0
 
 
 class _Stopper:
