@@ -32,6 +32,7 @@ def entries(stage: AccountStage) -> list[str]:
     return [o.client_order_id for o in stage.engine.orders(BTC) if o.client_order_id.startswith(ENTRY)]
 
 
+@pytest.mark.long
 async def test_row_08_an_exchange_that_cannot_be_reached_was_not_asked(stage: AccountStage) -> None:
     async with tcp_gate(urlsplit(stage.exchange.url).port or 0) as gate:
         await stage.launch(EXCHANGE_URL=f"http://127.0.0.1:{gate.port}")

@@ -82,7 +82,7 @@ async def test_row_21_a_stream_that_went_silent_hides_nothing(stage: AccountStag
     await stage.assert_sound()
 
 
-@pytest.mark.parametrize("kind", ["close_streams", "cut_streams"])
+@pytest.mark.parametrize("kind", ["close_streams", pytest.param("cut_streams", marks=pytest.mark.long)])
 async def test_row_22_a_stream_that_ends_is_opened_again_without_a_storm(stage: AccountStage, kind: str) -> None:
     await opened(stage)
     for second in range(3):

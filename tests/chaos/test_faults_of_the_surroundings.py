@@ -63,6 +63,7 @@ def _trades_again(stage: AccountStage) -> bool:
     return len(changes) > 1 and changes[-1].current == "ACTIVE"
 
 
+@pytest.mark.long
 async def test_row_28_at_the_limit_entries_wait_and_the_account_is_sound(stage: AccountStage) -> None:
     await stage.launch()
     await opened(stage)
@@ -130,7 +131,9 @@ async def test_row_34_without_redis_nothing_opens_the_stop_works_and_every_event
     ("break_it", "mend_it"),
     [
         pytest.param(("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0"), id="out_of_memory"),
-        pytest.param(("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), id="read_only"),
+        pytest.param(
+            ("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE"), id="read_only", marks=pytest.mark.long
+        ),
     ],
 )
 async def test_row_35_a_redis_that_takes_nothing_is_as_good_as_away(

@@ -99,6 +99,7 @@ async def test_stopped_by_http_killed_halted_and_resumed_by_a_person(stage: Acco
     await opened(stage)
 
 
+@pytest.mark.long
 async def test_a_touched_file_stops_while_the_exchange_is_away_and_the_process_dies(
     stage: AccountStage, tmp_path: Path
 ) -> None:
@@ -122,7 +123,8 @@ async def test_a_touched_file_stops_while_the_exchange_is_away_and_the_process_d
     await stage.ready()
     await verified(stage)
     await eventually(lambda: stage.of("emergency.stop"), timeout=20, what="emergency.stop")
-    await eventually(lambda: _is_settled(stage), timeout=30, what="settled orders")
+    # What was sent into the maintenance is called absent after half a minute at the earliest.
+    await eventually(lambda: _is_settled(stage), timeout=90, what="settled orders")
     await stage.end()
     await stage.assert_sound()
 

@@ -20,6 +20,7 @@ async def stage(redis_url: str, database_url: str, tmp_path: Path) -> AsyncItera
         yield made
 
 
+@pytest.mark.long
 async def test_a_silent_stream_is_noticed_replaced_and_forgiven(stage: AccountStage) -> None:
     await stage.launch(POSITION_CHECK_INTERVAL_SECONDS="1")
     await stage.marked()
