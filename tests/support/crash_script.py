@@ -50,7 +50,8 @@ async def comes_to_rest(stage: AccountStage) -> None:
         resting = [row["status"] for row in unsettled] == ["NEW"] * stops and len(stage.engine.open_algos(BTC)) == stops
         return resting and unpublished == 0
 
-    await eventually(is_at_rest, timeout=60, what="rest")
+    # A minute's request weight may be spent: then the comparison with the exchange waits for the next minute.
+    await eventually(is_at_rest, timeout=150, what="rest")
 
 
 async def _open_and_close(stage: AccountStage) -> None:
