@@ -131,8 +131,7 @@ async def test_a_refused_time_stamp_is_a_reason_to_measure_now(stage: Stage) -> 
     stage.exchange.offset = 2.0
 
     stage.offset.doubt()
-    for _ in range(20):
-        await asyncio.sleep(0)
+    await _turns()
 
     assert stage.exchange.asked == asked + 3
     assert "2000 ms behind" in str(stage.offset.bar())
@@ -144,14 +143,14 @@ async def test_a_clock_that_jumped_is_measured_at_once() -> None:
     exchange = Exchange(clock)
     offset = ClockOffset(exchange.time, clock=clock, correct=lambda seconds: None)
     await offset.start()
-    await asyncio.sleep(0.01)  # it has looked once
+    await _turns()  # it has looked once
     clock.jump(5.0)
     exchange.offset = -5.0
 
     for _ in range(2):
-        await asyncio.sleep(0.01)
+        await _turns()
         clock.advance(1.0)
-    await asyncio.sleep(0.01)
+    await _turns()
 
     assert "5000 ms ahead" in str(offset.bar())
     await offset.stop()
@@ -162,19 +161,25 @@ async def test_a_jump_that_cannot_be_measured_keeps_entries_back_and_is_measured
     exchange = Exchange(clock)
     offset = ClockOffset(exchange.time, clock=clock, correct=lambda seconds: None)
     await offset.start()
-    await asyncio.sleep(0.01)
+    await _turns()
     clock.jump(5.0)
     exchange.offset, exchange.is_away = -5.0, True
 
     for _ in range(2):
-        await asyncio.sleep(0.01)
+        await _turns()
         clock.advance(1.0)
-    await asyncio.sleep(0.01)
+    await _turns()
     assert "has jumped" in str(offset.bar())
 
     exchange.is_away = False
     for _ in range(2):
         clock.advance(1.0)
-        await asyncio.sleep(0.01)
+        await _turns()
     assert "5000 ms ahead" in str(offset.bar())
     await offset.stop()
+
+
+async def _turns() -> None:
+    """Give every task that can go on a few turns; the clock stands still meanwhile."""
+    for _ in range(20):
+        await asyncio.sleep(0)
