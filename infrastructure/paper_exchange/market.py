@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from infrastructure.paper_exchange.book_walk import is_within, quantity_within, walk
 from infrastructure.paper_exchange.candle_path import STEPS, CandlePath
 from infrastructure.paper_exchange.contracts import Contract
 from infrastructure.paper_exchange.records import Level
@@ -160,24 +161,17 @@ class Market:
 
     def crosses(self, taker: Side, limit: Decimal) -> bool:
         """Tell whether the best price is ``limit`` or better for ``taker``, whatever was taken from it."""
-        return _within(self._price(self._best_ticks(taker)), limit, taker)
+        return is_within(self._price(self._best_ticks(taker)), limit, taker)
 
     def available(self, taker: Side, limit: Decimal | None) -> Decimal:
         """Return the quantity that ``taker`` can take at ``limit`` or better."""
-        return sum((level.quantity for level in self._offers(taker) if _within(level.price, limit, taker)), ZERO)
+        return quantity_within(self._offers(taker), taker, limit)
 
     def take(self, taker: Side, quantity: Decimal, limit: Decimal | None) -> list[Level]:
         """Take up to ``quantity`` at ``limit`` or better, best prices first, and return what was got."""
-        got: list[Level] = []
-        left = quantity
-        for level in self._offers(taker):
-            if left <= 0 or not _within(level.price, limit, taker):
-                break
-            part = min(left, level.quantity)
-            got.append(Level(level.price, part))
-            left -= part
+        got = walk(self._offers(taker), taker, quantity, limit)
         if got:
-            self._taken[taker] = self._missing(taker) + quantity - left
+            self._taken[taker] = self._missing(taker) + sum((level.quantity for level in got), ZERO)
             self._taken_at[taker] = self._number
             self._changes += 1
         return got
@@ -273,9 +267,3 @@ class Market:
         if is_through and got < wanted:
             got += sum((level.quantity for level in self.take(order.side, wanted - got, order.price)), ZERO)
         return got
-
-
-def _within(price: Decimal, limit: Decimal | None, taker: Side) -> bool:
-    if limit is None:
-        return True
-    return price <= limit if taker is Side.BUY else price >= limit

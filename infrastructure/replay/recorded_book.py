@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 
+from infrastructure.paper_exchange.book_walk import is_within, quantity_within, walk
 from infrastructure.paper_exchange.records import Level
 from infrastructure.replay.depth_capture import BookChanged, BookShown, Change, Record, Traded
 from shared.trading.money import ZERO
@@ -146,22 +147,15 @@ class RecordedBook:
 
     def crosses(self, taker: Side, limit: Decimal) -> bool:
         """Tell whether the best price is ``limit`` or better for ``taker``."""
-        return _within(self.best(taker).price, limit, taker)
+        return is_within(self.best(taker).price, limit, taker)
 
     def available(self, taker: Side, limit: Decimal | None) -> Decimal:
         """Return the quantity that ``taker`` can take at ``limit`` or better."""
-        return sum((level.quantity for level in self._offers(taker) if _within(level.price, limit, taker)), ZERO)
+        return quantity_within(self._offers(taker), taker, limit)
 
     def take(self, taker: Side, quantity: Decimal, limit: Decimal | None) -> list[Level]:
         """Take up to ``quantity`` at ``limit`` or better, best prices first, and return what was got."""
-        got: list[Level] = []
-        left = quantity
-        for level in self._offers(taker):
-            if left <= 0 or not _within(level.price, limit, taker):
-                break
-            part = min(left, level.quantity)
-            got.append(Level(level.price, part))
-            left -= part
+        got = walk(self._offers(taker), taker, quantity, limit)
         for level in got:
             self._taken[taker][level.price] = self._taken[taker].get(level.price, ZERO) + level.quantity
         return got
@@ -170,7 +164,7 @@ class RecordedBook:
         prices, swept = self._prices[taker], self._swept[taker]
         taken, eaten = self._taken[taker], self._eaten[taker]
         for price in prices if taker is Side.BUY else reversed(prices):
-            if swept is not None and price != swept and _within(price, swept, taker):
+            if swept is not None and price != swept and is_within(price, swept, taker):
                 continue
             left = self._levels[taker][price] - taken.get(price, ZERO) - eaten.get(price, ZERO)
             if left > 0:
@@ -194,9 +188,3 @@ class RecordedBook:
     def ahead_of(self, order_id: int) -> Decimal:
         """Return what must still trade at its price before the order does, base asset."""
         return self._resting[order_id].ahead
-
-
-def _within(price: Decimal, limit: Decimal | None, taker: Side) -> bool:
-    if limit is None:
-        return True
-    return price <= limit if taker is Side.BUY else price >= limit
